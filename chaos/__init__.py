@@ -1,0 +1,1 @@
+"""Break clusters on purpose, and prove whether any promise was broken."""

@@ -1,0 +1,59 @@
+"""What can go wrong, by name. A caller acts on the class; the text is for a person.
+
+A proposal has three outcomes: it was applied (``Applied``), it certainly was not (``NotLeader``,
+``ProposalDropped``: retry freely), or nobody can tell (``OutcomeUnknown``: it may be applied yet).
+"""
+
+from __future__ import annotations
+
+
+class ConsensusError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ProposalDropped(ConsensusError):
+    """The proposal was certainly not applied and never will be. Retry freely."""
+
+
+class NotLeader(ProposalDropped):
+    """No leader could take the proposal. It was certainly not applied.
+
+    Args:
+        leader: the member believed to lead, or None when none is known.
+    """
+
+    def __init__(self, leader: str | None = None, message: str = "") -> None:
+        super().__init__(message or f"not leader (leader: {leader or 'unknown'})")
+        self.leader = leader
+
+
+class OutcomeUnknown(ConsensusError):
+    """The proposal may have been applied, or may yet be. Only reading the state can tell."""
+
+
+class QueueFull(ProposalDropped):
+    """The node's bounded queue of proposals is full. Nothing was sent; slow down and retry."""
+
+
+class ReadFailed(ConsensusError):
+    """A linearizable read could not be confirmed in time. Reads change nothing: retry freely."""
+
+
+class Unsupported(ConsensusError):
+    """This engine does not have the capability that was asked for (see ``Engine.capabilities``)."""
+
+
+class Halted(ConsensusError):
+    """The node stopped: its machine or its storage failed, and going on could break a promise."""
+
+
+class Stopped(ConsensusError):
+    """The node was stopped on purpose while the call waited."""
+
+
+class StorageError(ConsensusError):
+    """A data directory cannot be used: locked, of another cluster, damaged, or unreadable."""
+
+
+class ConfigError(ConsensusError):
+    """A setting is wrong. The text names the setting, the value, and what would be right."""

@@ -1,0 +1,154 @@
+"""The records that every part of the framework shares.
+
+Names are Raft's own (Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm",
+figure 2). All records are frozen: they can be handed between layers without copies.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+NodeId = str
+"""A member's name, unique in its cluster and never reused."""
+
+
+@attrs.frozen(slots=True)
+class Position:
+    """Where a state machine stands in the log: an identity, not a number.
+
+    Two machines with the same index but another term, or another group, have not applied the same
+    entries. Index 0 means "nothing applied": the position of every in-memory machine at start.
+    """
+
+    index: int = 0
+    term: int = 0
+    clock_ms: int = 0
+    group_id: int = 0
+
+
+@attrs.frozen(slots=True)
+class Entry:
+    """One committed command, as a machine's ``apply`` receives it.
+
+    ``index`` grows by one for each command of the group and is the same on every member.
+    ``clock_ms`` (milliseconds since the epoch) was stamped by the proposer and never runs backwards
+    in the log; it is the only clock that a machine may read.
+    """
+
+    term: int
+    index: int
+    clock_ms: int
+    command: bytes
+
+
+@attrs.frozen(slots=True)
+class Applied:
+    """The first of a proposal's three outcomes: it is committed and this member has applied it."""
+
+    term: int
+    index: int
+    result: Any
+
+
+@attrs.frozen(slots=True, order=True)
+class ProposalId:
+    """Names one proposal for ever: who made it, in which life of that process, and the how-manieth.
+
+    Args:
+        member: hash of the proposing member's name, 64 bits.
+        incarnation: drawn anew at each start of that member, 64 bits.
+        sequence: 1, 2, 3, ... within the incarnation.
+    """
+
+    member: int
+    incarnation: int
+    sequence: int
+
+
+@attrs.frozen(slots=True)
+class Proposal:
+    """A command on its way to the log. An empty command with ``barrier`` set orders a read."""
+
+    id: ProposalId
+    clock_ms: int
+    command: bytes
+    barrier: bool = False
+
+
+@attrs.frozen(slots=True)
+class Committed:
+    """A proposal that the engine has committed, with its place in the log.
+
+    A barrier takes no index of its own: it carries the index of the last command before it.
+    """
+
+    term: int
+    index: int
+    proposal: Proposal
+
+
+class Role(enum.Enum):
+    """A member's role in its term (paper, section 5.1; thesis, section 9.6 for pre-candidates)."""
+
+    FOLLOWER = "follower"
+    PRE_CANDIDATE = "pre_candidate"
+    CANDIDATE = "candidate"
+    LEADER = "leader"
+
+
+class Consistency(enum.Enum):
+    """What a query may see.
+
+    LINEARIZABLE sees every write acknowledged before the query began, on any member. SERIALIZABLE
+    answers from this member's own state at once and may be behind.
+    """
+
+    LINEARIZABLE = "linearizable"
+    SERIALIZABLE = "serializable"
+
+
+@attrs.frozen(slots=True)
+class Member:
+    """One member of a group: its name, its peer address ("host:port") and whether it votes."""
+
+    id: NodeId
+    address: str
+    learner: bool = False
+
+
+@attrs.frozen(slots=True)
+class EngineStatus:
+    """What an engine knows about itself at one moment.
+
+    ``leader`` is None while no leader is known. ``log_index`` is the last index in this member's
+    log where the engine can tell, otherwise ``commit_index``.
+    """
+
+    node_id: NodeId
+    role: Role
+    term: int
+    leader: NodeId | None
+    commit_index: int
+    log_index: int
+    members: tuple[Member, ...]
+    has_quorum: bool
+    details: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen(slots=True)
+class NodeStatus:
+    """An engine's status with what the node adds: how far its machine is, and whether it stopped.
+
+    ``halted`` is empty on a healthy node; otherwise it says, for a person, why the node stopped
+    applying.
+    """
+
+    engine: EngineStatus
+    applied_index: int
+    applied_term: int
+    pending_proposals: int
+    halted: str = ""

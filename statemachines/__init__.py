@@ -1,0 +1,1 @@
+"""Ready-made replicated state machines, and wrappers that give any machine more."""
