@@ -71,20 +71,16 @@ class ProposalId:
 
 @attrs.frozen(slots=True)
 class Proposal:
-    """A command on its way to the log. An empty command with ``barrier`` set orders a read."""
+    """A command on its way to the log, stamped with its proposer's wall clock (milliseconds)."""
 
     id: ProposalId
     clock_ms: int
     command: bytes
-    barrier: bool = False
 
 
 @attrs.frozen(slots=True)
 class Committed:
-    """A proposal that the engine has committed, with its place in the log.
-
-    A barrier takes no index of its own: it carries the index of the last command before it.
-    """
+    """A proposal that the engine has committed, with its place in the log."""
 
     term: int
     index: int

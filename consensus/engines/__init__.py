@@ -1,1 +1,1 @@
-"""."""
+"""The ways to replicate. Each is a whole ``consensus.engine.Engine``; choose one by its class."""
