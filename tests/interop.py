@@ -8,13 +8,17 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from pathlib import Path
 
 import pytest
+
+SETUP_BIN = Path(__file__).resolve().parent.parent / ".setup" / "bin"
+"""Where ``tests/setup.sh`` puts programs that it builds."""
 
 
 def require_program(name: str) -> str:
     """Return the path of ``name``, or skip (in CI: fail) the calling test."""
-    path = shutil.which(name)
+    path = shutil.which(name) or shutil.which(name, path=str(SETUP_BIN))
     if path is not None:
         return path
     reason = f"{name} is not installed; `make setup` tries to install it"
