@@ -38,6 +38,7 @@ class Candidacy:
         self._prefix = to_bytes(name) + b"/"
         self._value = to_bytes(value)
         self._lease = Lease(calls, ttl_s)
+        self._released = False
         self.key = b""
         self.fencing_token = 0
 
@@ -49,10 +50,15 @@ class Candidacy:
     @property
     def is_held(self) -> bool:
         """True between acquisition and loss or release, by the client's own clock."""
-        return self.fencing_token > 0 and not self._lease.is_lost
+        return self.fencing_token > 0 and not self._released and not self._lease.is_lost
 
     def held(self) -> Comparison:
-        """Return the condition "I still hold it", for a transaction that writes on its strength."""
+        """Return the condition "I still hold it", for a transaction that writes on its strength.
+
+        Raises ``RuntimeError`` before it is acquired: "created at 0" would hold for a missing key.
+        """
+        if self.fencing_token == 0:
+            raise RuntimeError("not acquired yet: use it inside its `async with` block")
         return create_revision(self.key) == self.fencing_token
 
     async def __aenter__(self) -> Self:
@@ -72,7 +78,7 @@ class Candidacy:
         with contextlib.suppress(EtcdError):
             if not self._lease.is_lost:
                 await self._calls.delete(self.key)
-        self.fencing_token = 0
+        self._released = True
         await self._lease.__aexit__(kind, error, traceback)
 
     async def _queue_up(self) -> None:
@@ -124,6 +130,8 @@ class Leadership(Candidacy):
 
     async def proclaim(self, value: Text) -> PutResult:
         """Change what the leader says of itself. Raises ``LeaseLost`` if it leads no longer."""
+        if self._released:
+            raise LeaseLost(self._lease.id)
         changed = await self._calls.txn(
             when=[self.held()], then=[Put(self.key, value, lease=self._lease.id)]
         )
