@@ -12,7 +12,8 @@ on to another.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -115,17 +116,20 @@ class Watch:
         self._closed = True
         if self._call is not None:
             self._call.cancel()
+        with contextlib.suppress(RuntimeError):  # another task reads: it sees the call's end
+            await self._messages.aclose()
 
-    async def _receive(self) -> AsyncIterator[pb.WatchResponse]:
+    async def _receive(self) -> AsyncGenerator[pb.WatchResponse, None]:
         """Yield messages for ever, whatever happens to connections."""
         backoff_s = BACKOFF_S
         loop = asyncio.get_running_loop()
         lost_at: float | None = None
         while not self._closed:
             try:
-                async for message in self._one_stream():
-                    backoff_s, lost_at = BACKOFF_S, None
-                    yield message
+                async with contextlib.aclosing(self._one_stream()) as messages:
+                    async for message in messages:
+                        backoff_s, lost_at = BACKOFF_S, None
+                        yield message
             except EtcdError as error:
                 if not self._may_reconnect(error):
                     raise
@@ -142,7 +146,7 @@ class Watch:
             return False
         return self._created and error.status.code in _RECONNECT
 
-    async def _one_stream(self) -> AsyncIterator[pb.WatchResponse]:
+    async def _one_stream(self) -> AsyncGenerator[pb.WatchResponse, None]:
         """Yield the messages of one stream until it ends or breaks."""
         request = pb.WatchCreateRequest()
         request.CopyFrom(self._request)
