@@ -6,6 +6,7 @@ from pathlib import Path
 
 from consensus.engine import Engine
 from consensus.engines.local import LocalEngine
+from consensus.engines.pysyncobj import PySyncObjEngine
 from consensus.errors import ConfigError
 from kvstore.config import ServerConfig
 
@@ -22,8 +23,6 @@ def build_engine(config: ServerConfig, directory: Path) -> Engine:
     """
     if config.engine == "local":
         return LocalEngine(config.name)
-    from consensus.engines.pysyncobj import PySyncObjEngine
-
     members = {name: urls[0].address for name, urls in config.initial_cluster.items()}
     return PySyncObjEngine(
         config.name,
@@ -33,6 +32,7 @@ def build_engine(config: ServerConfig, directory: Path) -> Engine:
         election_timeout_ms=config.election_timeout_ms,
         heartbeat_interval_ms=config.heartbeat_interval_ms,
         password=read_password(config.peer_password_file),
+        snapshot_entries=max(2, config.snapshot_count),
     )
 
 

@@ -44,6 +44,9 @@ from kvstore.rpc.kv import KVService
 from kvstore.rpc.maintenance import MaintenanceService
 from kvstore.rpc.outcomes import status_of
 from kvstore.rpc.registry import Registry
+from kvstore.rpc.require_leader import LeaderGuard
+from kvstore.rpc.watch import WatchService
+from kvstore.watch import WatchHub
 
 log = structlog.get_logger(__name__)
 
@@ -68,6 +71,7 @@ class Server:
         self.identity = identify(config.initial_cluster, config.name, config.cluster_token)
         self.monitor = LoopMonitor()
         self.stats = ServerStats()
+        self.leader_guard = LeaderGuard(config.election_timeout_ms / 1000)
         self.node: Node
         self.machine: KVStateMachine
         self.context: ServerContext
@@ -135,6 +139,7 @@ class Server:
     async def stop(self) -> None:
         """Stop in order. Safe after a failed start, and twice."""
         self.monitor.stop()
+        self.leader_guard.close()
         if self._gateway is not None:
             self._gateway.close()
         if hasattr(self, "grpc"):
@@ -177,9 +182,17 @@ class Server:
         """Return the applications of the client ports and of the metrics ports."""
         config, context = self.config, self.context
         assert self._directory is not None
+        hub = WatchHub(
+            self.machine.store, context.header, max_request_bytes=config.max_request_bytes
+        )
+        self.machine.watch_sink = hub
+        watch = WatchService(
+            hub, self.leader_guard, progress_interval_s=config.progress_notify_interval_s
+        )
         registry = Registry(
             (
                 *KVService(context).methods(),
+                *watch.methods(),
                 *ClusterService(context).methods(),
                 *MaintenanceService(context, self._directory.db).methods(),
                 *HealthService().methods(),
@@ -201,6 +214,7 @@ class Server:
         leader: str | None = None
         async for status in self.node.watch_status():
             self.context.saw_term(status.term)
+            self.leader_guard.observe(status)
             if status.leader != leader:
                 leader = status.leader
                 self._log_leader(status)
