@@ -9,9 +9,11 @@ same).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
+
+import attrs
 
 from consensus.types import EngineStatus
 from kvstore.errors import NO_LEADER, EtcdError
@@ -28,6 +30,14 @@ def requires_leader(metadata: Metadata) -> bool:
     return metadata.get(METADATA_KEY, b"").lower() == b"true"
 
 
+@attrs.define(slots=True, eq=False)
+class _Guarded:
+    """A task that serves a stream which requires a leader."""
+
+    task: asyncio.Task[Any]
+    ended: bool = False
+
+
 class LeaderGuard:
     """Knows whether there is a leader, and ends what cannot do without one.
 
@@ -39,7 +49,7 @@ class LeaderGuard:
         self._patience_s = ELECTIONS_WITHOUT_LEADER_MAX * election_timeout_s
         self._has_leader = False
         self._timer: asyncio.TimerHandle | None = None
-        self._streams: dict[object, Callable[[], None]] = {}
+        self._guarded: set[_Guarded] = set()
 
     def observe(self, status: EngineStatus) -> None:
         """Take note of a new status. Call it for each that ``Node.watch_status`` yields."""
@@ -61,22 +71,28 @@ class LeaderGuard:
             raise EtcdError(NO_LEADER)
 
     @contextmanager
-    def guard(self, metadata: Metadata, end: Callable[[], None]) -> Iterator[None]:
-        """Call ``end`` once if the leader stays away while the body runs, where that is asked for.
+    def guard(self, metadata: Metadata) -> Iterator[None]:
+        """Break the body off, where the call asks for it, when the leader stays away.
 
         Raises:
-            EtcdError: NO_LEADER, at once where there is none now.
+            EtcdError: NO_LEADER, at once where there is none now, or later by cancelling the task.
         """
         self.check(metadata)
-        if not requires_leader(metadata):
+        task = asyncio.current_task()
+        if task is None or not requires_leader(metadata):
             yield
             return
-        handle = object()
-        self._streams[handle] = end
+        guarded = _Guarded(task)
+        self._guarded.add(guarded)
         try:
             yield
+        except asyncio.CancelledError:
+            if not guarded.ended:
+                raise
+            task.uncancel()
+            raise EtcdError(NO_LEADER) from None
         finally:
-            self._streams.pop(handle, None)
+            self._guarded.discard(guarded)
 
     def close(self) -> None:
         """Stop the timer."""
@@ -86,6 +102,7 @@ class LeaderGuard:
 
     def _end_all(self) -> None:
         self._timer = None
-        ends, self._streams = list(self._streams.values()), {}
-        for end in ends:
-            end()
+        for guarded in self._guarded:
+            guarded.ended = True
+            guarded.task.cancel()
+        self._guarded.clear()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from kvstore.errors import NO_LEADER, EtcdError
+from kvstore.errors import EtcdError
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.rpc.registry import Kind, Method, Stream
 from kvstore.rpc.require_leader import LeaderGuard
@@ -53,7 +53,7 @@ class WatchService:
         """
         watches = WatchStream(self._hub, progress_interval_s=self._progress_interval_s)
         try:
-            with self._leader.guard(stream.metadata, lambda: watches.close(NO_LEADER)):
+            with self._leader.guard(stream.metadata):
                 reader = asyncio.create_task(_read(stream, watches))
                 try:
                     async for response in watches.responses():
