@@ -9,6 +9,7 @@ in every run of a seed (revisions, which leases exist, watch ids), so a seed is 
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -35,6 +36,11 @@ STREAMS_MAX: Final = 5
 WATCHERS_PER_STREAM_MAX: Final = 12
 REQUEST_BYTES_MAX: Final = 1_572_864
 """etcd's default for --max-request-bytes; gRPC refuses what is 512 KiB larger than that."""
+
+CATCH_UP_OPERATIONS: Final = 400
+"""Nothing shows when a watcher of the past with no event to get has caught up (etcd: within 0.1 s).
+For so many operations no compaction overtakes it: whether it would be canceled is a matter of luck.
+"""
 
 FRAGMENT_VALUE_BYTES: Final = 900_000
 
@@ -95,6 +101,7 @@ class Generator:
         self.number = 0
         self._streams_opened = 0
         self._kinds: dict[str, float] = {}
+        self._catching_up: deque[tuple[int, int]] = deque()
         self._steps = self._sequence()
 
     def next_step(self) -> list[Operation]:
@@ -130,6 +137,9 @@ class Generator:
             doomed = 0 < request.create_request.start_revision < self.shadow.compacted
             if not message.canceled and not doomed:
                 stream.watchers.add(message.watch_id)
+                start = request.create_request.start_revision
+                if 0 < start <= message.header.revision:
+                    self._catching_up.append((operation.number, start))
         elif request.HasField("cancel_request"):
             stream.watchers.discard(request.cancel_request.watch_id)
 
@@ -231,7 +241,13 @@ class Generator:
         return self._operation("KV.Txn", self.requests.crowded_txn())
 
     def _draw_compact(self) -> Operation:
-        return self._operation("KV.Compact", self.requests.compact(), drains="all")
+        request = self.requests.compact()
+        while self._catching_up and self._catching_up[0][0] < self.number - CATCH_UP_OPERATIONS:
+            self._catching_up.popleft()
+        if request.revision <= self.shadow.revision:
+            starts = [start for _, start in self._catching_up]
+            request.revision = min([request.revision, *starts])
+        return self._operation("KV.Compact", request, drains="all")
 
     # Lease
 
