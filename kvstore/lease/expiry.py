@@ -235,6 +235,12 @@ class LeaseExpiry:
             ConsensusError: the cluster did not take the expiry; it is due again at the next tick.
         """
         self._discount_stall()
+        try:
+            await self._expire()
+        finally:
+            self._ticked_s = self._clock()
+
+    async def _expire(self) -> None:
         term = self._term
         if not term or not self._due():
             return
@@ -250,9 +256,7 @@ class LeaseExpiry:
             log.info("leases ran out", term=term, leases=len(ids))
 
     def _discount_stall(self) -> None:
-        now_s = self._clock()
-        stalled_s = now_s - self._ticked_s - TICK_S
-        self._ticked_s = now_s
+        stalled_s = self._clock() - self._ticked_s - TICK_S
         if stalled_s < self._election_timeout_s or not self._term:
             return
         log.warning("this process stood still; leases get that time back", seconds=stalled_s)
