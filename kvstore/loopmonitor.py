@@ -8,6 +8,7 @@ by as much.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Final
 
 INTERVAL_S: Final = 0.01
@@ -35,8 +36,10 @@ class LoopMonitor:
     def start(self) -> None:
         """Begin to measure; call it on the loop, after start-up is over."""
         self._loop = asyncio.get_running_loop()
-        self._window_ends = self._loop.time() + WINDOW_S
-        self._arm(self._loop.time())
+        # Not the loop's own clock: uvloop counts whole milliseconds, and once a turn.
+        now = time.monotonic()
+        self._window_ends = now + WINDOW_S
+        self._arm(now)
 
     def stop(self) -> None:
         """Stop measuring."""
@@ -46,10 +49,10 @@ class LoopMonitor:
 
     def _arm(self, now: float) -> None:
         self._due = now + INTERVAL_S
-        self._timer = self._loop.call_at(self._due, self._fired)
+        self._timer = self._loop.call_later(INTERVAL_S, self._fired)
 
     def _fired(self) -> None:
-        now = self._loop.time()
+        now = time.monotonic()
         gap = now - self._due
         if gap > self._window_s:
             self._window_s = gap

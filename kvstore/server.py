@@ -26,6 +26,7 @@ from kvstore.config import ServerConfig
 from kvstore.datadir import DataDirectory
 from kvstore.engines import build_engine
 from kvstore.identity import identify
+from kvstore.lease.expiry import LeaseExpiry
 from kvstore.listeners import Listeners, bind_urls
 from kvstore.loopmonitor import LoopMonitor
 from kvstore.machine import KVStateMachine
@@ -41,6 +42,7 @@ from kvstore.rpc.grpc_asgi import GrpcApp
 from kvstore.rpc.health import HealthService
 from kvstore.rpc.http import HttpEndpoints
 from kvstore.rpc.kv import KVService
+from kvstore.rpc.lease import LeaseService
 from kvstore.rpc.maintenance import MaintenanceService
 from kvstore.rpc.outcomes import status_of
 from kvstore.rpc.registry import Registry
@@ -54,7 +56,10 @@ TICK_S: Final = 0.01
 """How often the store is asked whether a commit or a slice of compaction is due."""
 
 PUBLISH_TIMEOUT_S: Final = 5.0
-RETRY_S: Final = 0.1
+RETRY_S: Final = 0.05
+PATIENCE_S: Final = 3.0
+"""After so many seconds of a start a person is told what it waits for."""
+
 GC_THRESHOLDS: Final = (50_000, 50, 1_000)
 """Collections of young garbage stay short, and full ones rare: objects of a request die young."""
 
@@ -75,6 +80,7 @@ class Server:
         self.node: Node
         self.machine: KVStateMachine
         self.context: ServerContext
+        self.leases: LeaseExpiry
         self.grpc: GrpcApp
         self._gateway: Gateway | None = None
         self._directory: DataDirectory | None = None
@@ -103,7 +109,14 @@ class Server:
             min_lease_ttl_s=math.ceil(1.5 * config.election_timeout_ms / 1000),
         )
         engine = build_engine(config, self._directory.engine)
-        self.node = Node(self.machine, engine)
+        self.node = Node(self.machine, engine, answer=self._answer)
+        self.leases = LeaseExpiry(
+            self.machine,
+            propose=self.node.propose,
+            confirm=self.node.read_index,
+            election_timeout_s=config.election_timeout_ms / 1000,
+        )
+        self.machine.lease_listener = self.leases
         self.context = ServerContext(
             self.node,
             self.machine,
@@ -117,6 +130,7 @@ class Server:
         self._node_started = True
         await self.node.start()
         self._spawn(self._follow_status(), "status")
+        self._spawn(self.leases.run(), "lease expiry")
         self._tick()
         await self._publish()
         for app, sockets in ((client_app, client_sockets), (metrics_app, metrics_sockets)):
@@ -193,6 +207,7 @@ class Server:
             (
                 *KVService(context).methods(),
                 *watch.methods(),
+                *LeaseService(context, self.leader_guard).methods(),
                 *ClusterService(context).methods(),
                 *MaintenanceService(context, self._directory.db).methods(),
                 *HealthService().methods(),
@@ -215,9 +230,14 @@ class Server:
         async for status in self.node.watch_status():
             self.context.saw_term(status.term)
             self.leader_guard.observe(status)
+            self.leases.observe(status)
             if status.leader != leader:
                 leader = status.leader
                 self._log_leader(status)
+
+    async def _answer(self, request: bytes) -> bytes:
+        """Answer another member's question to the leader."""
+        return await self.leases.answer(request)
 
     def _log_leader(self, status: EngineStatus) -> None:
         if status.leader is None:
@@ -250,7 +270,8 @@ class Server:
             name=self.config.name,
             client_urls=self.config.advertise_client_urls,
         )
-        waited = False
+        loop = asyncio.get_running_loop()
+        patience_ends = loop.time() + PATIENCE_S
         while True:
             try:
                 if attributes in self.machine.members():
@@ -264,9 +285,9 @@ class Server:
             except ConsensusError as error:
                 if self.node.status().halted:
                     raise
-                if not waited:
-                    waited = True
-                    log.info(
+                if loop.time() > patience_ends:
+                    patience_ends = float("inf")
+                    log.warning(
                         "waiting for a majority of the members",
                         members=list(self.identity.members),
                         reason=str(error),
