@@ -36,7 +36,7 @@ def check_assumptions(history: History, floor: LoadFloor) -> CheckResult:
     _check_well_formed(history, findings)
     _check_load(history, floor, findings)
     for fault in history.faults:
-        if fault.phase == "start" and not fault.effective:
+        if fault.phase == "effect" and not fault.effective:
             findings.add(
                 Kind.FAULT_WITHOUT_EFFECT,
                 f"{fault.kind} of {', '.join(fault.target)}: {fault.evidence or 'nothing seen'}",

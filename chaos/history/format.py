@@ -2,9 +2,9 @@
 
 Lines, by ``e``: ``header`` first (seed, options, versions); ``invoke`` of an operation and its one
 completion, ``ok`` / ``fail`` / ``info`` (``fail`` only if it certainly had no effect, ``info`` if
-nobody can tell); ``fault`` with ``phase`` start or end; ``watch``: all events of one revision as
-one member told them after the run; ``footer`` last. ``i`` numbers the lines, ``t`` is monotonic
-time in nanoseconds. An operation's id is the ``i`` of its invocation.
+nobody can tell); ``fault`` with ``phase`` start, effect or end; ``watch``: all events of one
+revision as one member told them after the run; ``footer`` last. ``i`` numbers the lines, ``t`` is
+monotonic time in nanoseconds. An operation's id is the ``i`` of its invocation.
 """
 
 from __future__ import annotations
@@ -88,12 +88,12 @@ class WatchEvent:
 
 @attrs.frozen(slots=True)
 class FaultEvent:
-    """A fault began or ended.
+    """A fault began, was seen to have an effect or not, or ended.
 
     Args:
         t: when (ns).
         kind: such as ``proc.kill`` or ``net.partition``.
-        phase: ``start`` or ``end``.
+        phase: ``start``, ``effect`` (what was seen of it) or ``end``.
         target: names of the members or links.
         evidence: what showed that it had an effect; empty if nothing did.
         effective: False if it was looked for and not found.

@@ -76,7 +76,7 @@ class Recorder:
         evidence: str = "",
         effective: bool = True,
     ) -> None:
-        """Record that a fault began or ended."""
+        """Record that a fault began, what was seen of it, or that it ended."""
         fields = {
             "kind": kind,
             "phase": phase,

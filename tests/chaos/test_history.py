@@ -157,7 +157,7 @@ def test_too_slow_is_invalid() -> None:
 
 def test_a_fault_without_effect_is_invalid() -> None:
     history = history_of(simple())
-    history.faults.append(FaultEvent(3, "proc.kill", "start", ("n1",), "still there", False))
+    history.faults.append(FaultEvent(3, "proc.kill", "effect", ("n1",), "still there", False))
     report = check_history(history, LOW_FLOOR)
     assert report.verdict is Verdict.INVALID
     assert "still there" in report.findings[0].text
