@@ -38,6 +38,7 @@ class Elections(HolderMachine):
     """
 
     thing = "election"
+    grant = "term"
 
     @command
     def campaign(

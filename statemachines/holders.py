@@ -49,8 +49,9 @@ class Waiter:
 class HolderMachine(TimedMachine):
     """Base of machines whose names are held by one owner each."""
 
-    #: What a name stands for, for messages: "lock", "election".
+    #: What a name and a token stand for, for messages: "lock" and "token", "election" and "term".
     thing = "name"
+    grant = "token"
 
     def __init__(self) -> None:
         self.reset()
@@ -160,11 +161,13 @@ class HolderMachine(TimedMachine):
         return [waiter.owner for waiter in self._waiters.get(name, ())]
 
     def _held_by(self, name: str, token: Any) -> Holder:
-        check_integer("token", token, 1, TOKEN_MAX)
+        check_integer(self.grant, token, 1, TOKEN_MAX)
         holder = self._holders.get(name)
         if holder is None or holder.token != token:
-            now = f"token {holder.token} does ({holder.owner})" if holder else "nobody does"
-            raise Refused(f"token {token} does not hold {self.thing} {name!r}; {now}")
+            now = (
+                f"{holder.owner} does, by {self.grant} {holder.token}" if holder else "nobody does"
+            )
+            raise Refused(f"{self.grant} {token} does not hold {self.thing} {name!r}; {now}")
         return holder
 
     def _grant(self, name: str, owner: str, ttl_ms: int, data: str, now_ms: int) -> None:
