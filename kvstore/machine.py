@@ -256,13 +256,13 @@ class KVStateMachine(StateMachine):
         return tuple(id for id in request.ids if self._revoke(id))
 
     def _alarm(self, request: AlarmRequest, entry: Entry) -> AlarmResponse:
+        """Raise, disarm or list alarms. Like etcd's, the answer has no revision in its header."""
         response = AlarmResponse()
         if request.action == AlarmRequest.GET:
             response.alarms.extend(self.alarms.get(request.alarm))
         else:
             response.alarms.extend(self.alarms.change(request))
             self.store.touch()
-        response.header.revision = self.store.current_revision
         return response
 
     def _member_attributes(self, request: MemberAttributes, entry: Entry) -> MemberAttributes:
@@ -275,7 +275,7 @@ class KVStateMachine(StateMachine):
         """Answer a read at once: Range, a Txn without writes, LeaseLeases, Alarm GET.
 
         Returns:
-            The response message with ``header.revision``, or a ``Status``.
+            The response message with ``header.revision`` (but for alarms), or a ``Status``.
 
         Raises:
             Damaged: what should be answered is damaged.
@@ -287,18 +287,17 @@ class KVStateMachine(StateMachine):
             if not is_read_only(request):
                 raise TypeError("a Txn that writes must be proposed")
             return CORRUPT if self.alarms.corrupt else self._commands.txn(request)
-        response: LeaseLeasesResponse | AlarmResponse
         if isinstance(request, LeaseLeasesRequest):
-            if self.alarms.corrupt:
-                return CORRUPT
-            response = LeaseLeasesResponse()
-            for id, _ in self.lessor.leases():
-                response.leases.add().ID = id
-        elif isinstance(request, AlarmRequest) and request.action == AlarmRequest.GET:
-            response = AlarmResponse(alarms=self.alarms.get(request.alarm))
-        else:
-            raise TypeError(f"{type(request).__name__} is not a read")
+            return CORRUPT if self.alarms.corrupt else self._lease_leases()
+        if isinstance(request, AlarmRequest) and request.action == AlarmRequest.GET:
+            return AlarmResponse(alarms=self.alarms.get(request.alarm))
+        raise TypeError(f"{type(request).__name__} is not a read")
+
+    def _lease_leases(self) -> LeaseLeasesResponse:
+        response = LeaseLeasesResponse()
         response.header.revision = self.store.current_revision
+        for id, _ in self.lessor.leases():
+            response.leases.add().ID = id
         return response
 
     def query_steps(self, request: Any) -> Generator[None, None, Any]:

@@ -83,7 +83,12 @@ class Backend:
                     f"{self.path} is an LMDB database, but not one of kvstore. Point --data-dir "
                     "at another directory"
                 )
-            tables = {name: self.env.open_db(name, txn=self.txn) for name in TABLES}
+            try:
+                tables = {
+                    name: self.env.open_db(name, txn=self.txn, create=fresh) for name in TABLES
+                }
+            except lmdb.NotFoundError as error:
+                raise Damaged("LMDB", b"", f"a table is missing: {error}") from error
         self.tables = tables
         self.alarms = tables[b"alarms"]
         self.index = tables[b"index"]
@@ -95,10 +100,12 @@ class Backend:
         self.revisions = tables[b"revisions"]
         if fresh:
             self.put_meta(FORMAT_KEY, FORMAT)
-            self.commit()
-            sync_directory(self.path.parent)
         elif (found := self.get_meta(FORMAT_KEY)) != FORMAT:
             raise StorageError(_explain_format(self.path, found))
+        # The tables' handles belong to this transaction until it is committed.
+        self.commit()
+        if fresh:
+            sync_directory(self.path.parent)
 
     def get_meta(self, name: bytes) -> bytes | None:
         """Return what the ``meta`` table holds under ``name``.

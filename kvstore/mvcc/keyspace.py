@@ -51,7 +51,8 @@ class Keyspace:
         if len(key) <= self._segment:
             return txn.get(key, db=self._root)
         cut = (len(key) - 1) // self._segment * self._segment
-        return txn.get(self._node(key[:cut]) + key[cut:], db=self._long)
+        node = blake2b(key[:cut], digest_size=NODE_BYTES).digest()
+        return txn.get(node + key[cut:], db=self._long)
 
     def put(self, txn: lmdb.Transaction[bytes], key: bytes, value: bytes) -> None:
         """Set the value of ``key``."""
@@ -108,32 +109,49 @@ class Keyspace:
     def _scan_node(
         self, txn: lmdb.Transaction[bytes], prefix: bytes, start: bytes, end: bytes | None
     ) -> Iterator[tuple[bytes, bytes]]:
-        """The same for one node and all below it, without recursion: keys may have 3000 levels."""
+        """The same for one node and all below it, without recursion: keys may have 3000 levels.
+
+        The prefix grows by a segment with each level; it is joined, and compared with ``end``, only
+        where a key ends. ``follows``: whether it is the beginning of ``start`` so far.
+        """
         segment = self._segment
-        stack = [(prefix, self._walk_node(txn, prefix, start))]
+        hasher = blake2b(prefix, digest_size=NODE_BYTES)
+        follows = start[:segment] == prefix
+        parts = [prefix]
+        stack = [(hasher, follows, self._walk_node(txn, hasher, start, segment, follows))]
         while stack:
-            prefix, walk = stack[-1]
+            hasher, follows, walk = stack[-1]
             for tail, value in walk:
-                key = prefix + tail[:segment]
+                if len(tail) > segment:
+                    unseal("index", hasher.digest() + tail, value)
+                    depth = segment * len(parts)
+                    follows = follows and start[depth : depth + segment] == tail[:segment]
+                    hasher = hasher.copy()
+                    hasher.update(tail[:segment])
+                    parts.append(tail[:segment])
+                    below = self._walk_node(txn, hasher, start, depth + segment, follows)
+                    stack.append((hasher, follows, below))
+                    break
+                key = b"".join(parts) + tail
                 if end is not None and key >= end:
                     return
-                if len(tail) > segment:
-                    unseal("index", self._node(prefix) + tail, value)
-                    stack.append((key, self._walk_node(txn, key, start)))
-                    break
                 if key >= start:
                     yield key, value
             else:
                 stack.pop()
+                parts.pop()
 
     def _walk_node(
-        self, txn: lmdb.Transaction[bytes], prefix: bytes, start: bytes
+        self,
+        txn: lmdb.Transaction[bytes],
+        hasher: blake2b,
+        start: bytes,
+        depth: int,
+        follows: bool,
     ) -> Iterator[tuple[bytes, bytes]]:
         """Yield (last segment, value) of a node's entries that may lead to keys from ``start``."""
-        node = self._node(prefix)
-        first = node
-        if start[: len(prefix)] == prefix:
-            first += start[len(prefix) : len(prefix) + self._segment]
+        node = hasher.digest()
+        first = node + start[depth : depth + self._segment] if follows else node
         with txn.cursor(db=self._long) as cursor:
             if not cursor.set_range(first):
                 return
@@ -141,10 +159,6 @@ class Keyspace:
                 if name[:NODE_BYTES] != node:
                     return
                 yield name[NODE_BYTES:], value
-
-    @staticmethod
-    def _node(prefix: bytes) -> bytes:
-        return blake2b(prefix, digest_size=NODE_BYTES).digest()
 
     def _path(self, key: bytes) -> list[bytes]:
         """Return the LMDB key of each of a long key's segments, from the root down."""

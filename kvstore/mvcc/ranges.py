@@ -96,7 +96,10 @@ def _collect(
     """Fill in ``kvs``, ``count`` and ``more``."""
     limit = max(request.limit, 0)
     by_value = request.sort_target == RangeRequest.VALUE
-    rearranged = request.sort_order or request.sort_target or _filtered(request)
+    filtered = _filtered(request)
+    rearranged = request.sort_order or request.sort_target or filtered
+    # Without a sort order etcd sorts only the first limit + 1 keys, whatever the sort target.
+    window = limit + 1 if limit and not request.sort_order and not filtered else 0
     count_only, keys_only = request.count_only, request.keys_only
     candidates: list[tuple[bytes, Found]] = []
     kvs = response.kvs
@@ -119,6 +122,8 @@ def _collect(
         if count_only:
             continue
         if rearranged:
+            if window and len(candidates) == window:
+                continue
             if by_value and isinstance(found, Head):
                 found = KeyValue.FromString(store.payload(key, found))
             candidates.append((key, found))

@@ -241,7 +241,7 @@ class Store:
     def locate(self, head: Head, revision: int) -> tuple[int, int] | None:
         """Return (main, sub) of the record that a key shows at ``revision``, or None.
 
-        ``revision`` must not be compacted.
+        ``revision`` is at least 1 and not compacted.
         """
         if head.main <= revision:
             return None if head.flags & TOMBSTONE else (head.main, head.sub)
@@ -283,7 +283,7 @@ class Store:
         Raises:
             Damaged: what should be answered is damaged.
         """
-        if revision < self.state.compact_revision:
+        if revision < max(self.state.compact_revision, 1):
             return None
         head = self.head(key)
         if head is None:
