@@ -36,6 +36,8 @@ WIRE_VERSION: Final = 1
 HELLO: Final = "raftyard_hello"
 PING: Final = "raftyard_ping"
 
+CONNECT_S: Final = 0.02
+"""Between looks at which peers have to be dialled, in seconds."""
 SEND_BATCH_BYTES: Final = 256 * 1024
 """Entries in one AppendEntries, unless a single one is larger."""
 SEND_BURST_BYTES: Final = 512 * 1024
@@ -107,6 +109,7 @@ class PeerTransport(TCPTransport):  # type: ignore[misc]
         }
         self._ping_s = ping_s
         self._next_ping = 0.0
+        self._next_connect = 0.0
         self._links: dict[PeerNode, Link] = {}
         self.heard_leader_at = 0.0
         super().__init__(raft, me, others)
@@ -209,8 +212,10 @@ class PeerTransport(TCPTransport):  # type: ignore[misc]
         self._owner.link_up(node)
 
     def _onTick(self) -> None:
-        super()._onTick()
         now = self._raft.now()
+        if now >= self._next_connect:
+            self._next_connect = now + CONNECT_S
+            super()._onTick()
         for node, link in self._links.items():
             link.burst = 0
             if (
