@@ -97,10 +97,6 @@ def _alarms(message: Any) -> None:
     message.alarms.extend(copies)
 
 
-def _no_header(message: Any) -> None:
-    message.ClearField("header")
-
-
 NORMALISED: Final[dict[str, tuple[Callable[[Any], None], str]]] = {
     "StatusResponse": (_status, "versions, sizes and Raft indexes are each system's own"),
     "HashResponse": (_hash, "hashes the bytes of one storage format"),
@@ -109,7 +105,6 @@ NORMALISED: Final[dict[str, tuple[Callable[[Any], None], str]]] = {
     "LeaseLeasesResponse": (_leases, "etcd orders by remaining time, in no fixed order for equals"),
     "LeaseTimeToLiveResponse": (_time_to_live, "time passes; attached keys come from a hash map"),
     "AlarmResponse": (_alarms, "etcd lists alarms from a hash map"),
-    "DefragmentResponse": (_no_header, "3.4 sends none, later versions do"),
 }
 
 

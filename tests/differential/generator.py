@@ -219,6 +219,8 @@ class Generator:
 
     def _draw_range(self) -> Operation:
         request = self.requests.range()
+        if self.requests.rarely():  # not sort_target as well: that crashes etcd 3.4.23
+            request.sort_order = self.rng.choice((3, 7))
         return self._operation("KV.Range", request, Order.TOGETHER, local=request.serializable)
 
     def _draw_put(self) -> Operation:

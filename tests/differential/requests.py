@@ -89,8 +89,6 @@ class Requests:
             request.sort_order = rng.choice((1, 2))
         if self.often():
             request.sort_target = rng.randint(0, 4)
-        if self.rarely():  # an unknown sort_target is never sent: it crashes etcd 3.4.23
-            request.sort_order = rng.choice((3, 7))
         request.serializable = self.often()
         request.keys_only = self.often(0.5)
         request.count_only = self.often(0.4)
