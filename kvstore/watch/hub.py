@@ -157,19 +157,17 @@ class WatchHub:
     # -- inside -------------------------------------------------------------------------------
 
     def _deliver(self, revision: int, events: Sequence[mvccpb_pb2.Event]) -> None:
-        match = self._index.match
-        concerned: dict[Watcher, list[int]] = {}
-        for number, event in enumerate(events):
-            for watcher in match(event.kv.key):
-                if watcher.next_revision <= revision and watcher.wants(event):
-                    concerned.setdefault(watcher, []).append(number)
+        if len(events) == 1:
+            concerned = self._concerned_by_one(revision, events[0])
+        else:
+            concerned = self._concerned_by_many(revision, events)
         if not concerned:
             return
         header = self.header_field(revision)
-        encoded: dict[tuple[int, bool], bytes] = {}
         blocks: dict[tuple[tuple[int, ...], bool], EventBlock] = {}
-        for watcher, numbers in concerned.items():
-            which = (tuple(numbers), watcher.prev_kv)
+        encoded: dict[tuple[int, bool], bytes] = {}
+        for watcher, numbers in concerned:
+            which = (numbers, watcher.prev_kv)
             block = blocks.get(which)
             if block is None:
                 fields = []
@@ -182,6 +180,29 @@ class WatchHub:
                 block = blocks[which] = EventBlock.of(fields)
             if not watcher.stream.offer(watcher, header, block):
                 self.fall_behind(watcher, revision)
+
+    def _concerned_by_one(
+        self, revision: int, event: mvccpb_pb2.Event
+    ) -> list[tuple[Watcher, tuple[int, ...]]]:
+        """Return whom a revision of one event concerns: the common case, kept short."""
+        only = (0,)
+        return [
+            (watcher, only)
+            for watcher in self._index.match(event.kv.key)
+            if watcher.next_revision <= revision and watcher.wants(event)
+        ]
+
+    def _concerned_by_many(
+        self, revision: int, events: Sequence[mvccpb_pb2.Event]
+    ) -> list[tuple[Watcher, tuple[int, ...]]]:
+        """Return whom a revision concerns, each with the numbers of the events that it wants."""
+        match = self._index.match
+        concerned: dict[Watcher, list[int]] = {}
+        for number, event in enumerate(events):
+            for watcher in match(event.kv.key):
+                if watcher.next_revision <= revision and watcher.wants(event):
+                    concerned.setdefault(watcher, []).append(number)
+        return [(watcher, tuple(numbers)) for watcher, numbers in concerned.items()]
 
     def _encode(self, event: mvccpb_pb2.Event, prev_kv: bool) -> bytes:
         """Encode one event, with the value before it where that is wanted and still there."""

@@ -150,21 +150,25 @@ class WatchIndex(Generic[W]):
         """Return the watchers that ``key`` concerns."""
         group = self._exact.get(key)
         found = list(group) if group else []
-        if self._root is None:
+        node = self._root
+        if node is None:
             return found
-        stack = [self._root]
-        while stack:
-            node = stack.pop()
-            left = node.left
-            if left is not None and (left.max_end is None or left.max_end > key):
-                stack.append(left)
+        # Each node that is looked at, but for the root, has an end above the key below it.
+        later: list[_Node[W]] = []
+        while True:
             if node.begin <= key:
                 if node.end is None or node.end > key:
                     found.extend(node.watchers)
                 right = node.right
                 if right is not None and (right.max_end is None or right.max_end > key):
-                    stack.append(right)
-        return found
+                    later.append(right)
+            left = node.left
+            if left is not None and (left.max_end is None or left.max_end > key):
+                node = left
+            elif later:
+                node = later.pop()
+            else:
+                return found
 
     def _without(self, root: _Node[W] | None, gone: _Node[W]) -> _Node[W] | None:
         """Return the treap ``root`` without the node ``gone``, which is in it."""

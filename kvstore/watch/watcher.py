@@ -80,4 +80,6 @@ class Watcher:
 
     def wants(self, event: mvccpb_pb2.Event) -> bool:
         """Return whether the filters let an event of its range pass."""
+        if not self.no_put and not self.no_delete:
+            return True
         return not (self.no_put if event.type == PUT else self.no_delete)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from consensus.errors import NotLeader, ProposalDropped, ReadFailed
@@ -357,7 +357,7 @@ async def test_the_heap_does_not_grow_with_renewals(cluster: Cluster) -> None:
     assert len(cluster.expiry._heap) <= EXPIRE_BATCH_MAX + 3
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     steps=st.lists(
         st.tuples(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kvstore.watch.index import WatchIndex, range_is_empty
@@ -15,7 +15,7 @@ KEYS = st.binary(max_size=3).map(lambda raw: bytes(byte % 4 for byte in raw))
 WATCHES = st.tuples(KEYS, KEYS).filter(lambda w: not range_is_empty(*w))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     watches=st.lists(WATCHES, max_size=30),
     removed=st.sets(st.integers(0, 29)),

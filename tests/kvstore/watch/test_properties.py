@@ -153,10 +153,10 @@ class HubAgainstModel(RuleBasedStateMachine):
         seen: dict[int, tuple[int, bool]] = {}
         expected: dict[int, list[mvccpb_pb2.Event]] = {}
         by_id = {watch.id: watch for watch in self.watches[number]}
-        progress = 0
+        progress: dict[int, int] = {}
         for response in self.clients[number].taken:
             if response.watch_id == -1:
-                progress = max(progress, response.header.revision)
+                progress.update(dict.fromkeys(seen, response.header.revision))
                 continue
             if response.created:
                 assert response.watch_id not in seen
@@ -174,7 +174,9 @@ class HubAgainstModel(RuleBasedStateMachine):
             wanted = expected[response.watch_id][count : count + len(response.events)]
             self.check_events(by_id[response.watch_id], response, wanted)
             first = response.events[0].kv.mod_revision
-            assert first > progress, "an event at or below a progress revision"
+            assert first > progress.get(response.watch_id, 0), (
+                "an event at or below a progress revision"
+            )
             rest = expected[response.watch_id][count + len(response.events) :]
             assert not rest or rest[0].kv.mod_revision > response.header.revision
             seen[response.watch_id] = (count + len(response.events), False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kvstore.pb import etcdserverpb_pb2 as pb
@@ -12,6 +12,7 @@ from kvstore.pb import mvccpb_pb2
 from kvstore.watch import wire
 from tests.kvstore.watch.fakes import header
 
+RELAXED = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 INT64 = st.integers(-(2**63), 2**63 - 1)
 KVS = st.builds(
     mvccpb_pb2.KeyValue,
@@ -38,7 +39,7 @@ def full(event: mvccpb_pb2.Event, prev: mvccpb_pb2.KeyValue | None) -> mvccpb_pb
     return copy
 
 
-@settings(max_examples=100, deadline=None)
+@RELAXED
 @given(revision=INT64, watch_id=INT64, events=st.lists(EVENTS, min_size=1, max_size=5))
 def test_an_event_response_is_byte_for_byte_the_library_s(
     revision: int, watch_id: int, events: list[tuple[mvccpb_pb2.Event, mvccpb_pb2.KeyValue | None]]
@@ -51,6 +52,7 @@ def test_an_event_response_is_byte_for_byte_the_library_s(
     assert own + block.data == expected.SerializeToString()
 
 
+@RELAXED
 @given(revision=INT64, watch_id=INT64, compact_revision=INT64, reason=st.text(max_size=300))
 def test_answers_are_byte_for_byte_the_library_s(
     revision: int, watch_id: int, compact_revision: int, reason: str
@@ -73,7 +75,7 @@ def test_answers_are_byte_for_byte_the_library_s(
     assert wire.canceled(head, watch_id, compact_revision) == expected.SerializeToString()
 
 
-@settings(max_examples=100, deadline=None)
+@RELAXED
 @given(sizes=st.lists(st.integers(1, 3000), min_size=1, max_size=12), limit=st.integers(100, 4000))
 def test_fragments_keep_order_and_stay_below_the_limit(sizes: list[int], limit: int) -> None:
     events = [
