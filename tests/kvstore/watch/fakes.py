@@ -17,6 +17,10 @@ CLUSTER_ID, MEMBER_ID, TERM = 0xC1, 0xE1, 7
 PUT, DELETE = mvccpb_pb2.Event.PUT, mvccpb_pb2.Event.DELETE
 
 
+AnyStore = Any
+"""A ``FakeStore`` or a ``RealStore``: the ``store`` fixture gives each in turn."""
+
+
 def in_range(key: bytes, first: bytes, range_end: bytes) -> bool:
     """Return whether a watch of [first, range_end) concerns ``key``."""
     if range_end == b"":

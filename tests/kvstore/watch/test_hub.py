@@ -9,16 +9,11 @@ import pytest
 from kvstore.pb import mvccpb_pb2
 from kvstore.watch import hub as hub_module
 from kvstore.watch import wire
-from tests.kvstore.watch.fakes import PUT, Client, FakeStore, events_of, make_hub
+from tests.kvstore.watch.fakes import PUT, AnyStore, Client, events_of, make_hub
 from tests.waiting import wait_until
 
 
-@pytest.fixture
-def store() -> FakeStore:
-    return FakeStore()
-
-
-async def test_a_slow_client_falls_back_to_history_and_misses_nothing(store: FakeStore) -> None:
+async def test_a_slow_client_falls_back_to_history_and_misses_nothing(store: AnyStore) -> None:
     hub = make_hub(store)
     async with Client(hub, responses_max=10) as slow, Client(hub) as fast:
         await slow.create(b"a")
@@ -39,7 +34,7 @@ async def test_a_slow_client_falls_back_to_history_and_misses_nothing(store: Fak
         assert len(events_of(slow.taken[-1:])) == 1, "live again"
 
 
-async def test_the_buffer_is_bounded_in_bytes_too(store: FakeStore) -> None:
+async def test_the_buffer_is_bounded_in_bytes_too(store: AnyStore) -> None:
     hub = make_hub(store)
     async with Client(hub, bytes_max=10_000) as slow:
         await slow.create(b"a")
@@ -53,7 +48,7 @@ async def test_the_buffer_is_bounded_in_bytes_too(store: FakeStore) -> None:
         assert events_of(slow.taken) == [(PUT, b"a", r) for r in range(2, 202)]
 
 
-async def test_slices_shrink_for_large_values_and_grow_for_small_ones(store: FakeStore) -> None:
+async def test_slices_shrink_for_large_values_and_grow_for_small_ones(store: AnyStore) -> None:
     hub = make_hub(store)
     for _ in range(150):
         store.put(b"big", b"x" * 100_000)
@@ -70,7 +65,7 @@ async def test_slices_shrink_for_large_values_and_grow_for_small_ones(store: Fak
         assert headers == sorted(headers)
 
 
-async def test_one_large_revision_is_sent_whole(store: FakeStore) -> None:
+async def test_one_large_revision_is_sent_whole(store: AnyStore) -> None:
     hub = make_hub(store)
     store.txn(*((b"k%03d" % n, b"x" * 20_000) for n in range(200)))
     async with Client(hub) as client:
@@ -79,7 +74,7 @@ async def test_one_large_revision_is_sent_whole(store: FakeStore) -> None:
         assert len(response.events) == 200
 
 
-async def test_restore_moves_each_watcher_to_its_own_next_revision(store: FakeStore) -> None:
+async def test_restore_moves_each_watcher_to_its_own_next_revision(store: AnyStore) -> None:
     hub = make_hub(store)
     store.put(b"a")
     async with Client(hub) as client:
@@ -109,7 +104,7 @@ async def test_restore_moves_each_watcher_to_its_own_next_revision(store: FakeSt
         assert sorted(r.watch_id for r in await client.take(2)) == [1, 2]
 
 
-async def test_restore_cancels_watchers_whose_next_revision_is_compacted(store: FakeStore) -> None:
+async def test_restore_cancels_watchers_whose_next_revision_is_compacted(store: AnyStore) -> None:
     hub = make_hub(store)
     async with Client(hub) as client:
         await client.create(b"a", watch_id=1)
@@ -132,7 +127,7 @@ async def test_restore_cancels_watchers_whose_next_revision_is_compacted(store: 
         assert client.taken[2].watch_id == 2
 
 
-async def test_compaction_cancels_a_watcher_that_is_behind_it(store: FakeStore) -> None:
+async def test_compaction_cancels_a_watcher_that_is_behind_it(store: AnyStore) -> None:
     hub = make_hub(store)
     async with Client(hub, responses_max=2) as client:
         await client.create(b"a", watch_id=1)
@@ -153,7 +148,7 @@ async def test_compaction_cancels_a_watcher_that_is_behind_it(store: FakeStore) 
         assert (await client.take(1))[0].watch_id == -1, "a canceled watch holds up no progress"
 
 
-async def test_compaction_leaves_synced_watchers_alone(store: FakeStore) -> None:
+async def test_compaction_leaves_synced_watchers_alone(store: AnyStore) -> None:
     hub = make_hub(store)
     async with Client(hub) as client:
         await client.create(b"a")
@@ -164,7 +159,7 @@ async def test_compaction_leaves_synced_watchers_alone(store: FakeStore) -> None
         await client.until(lambda: len(events_of(client.taken)) == 21)
 
 
-async def test_cancel_while_behind_ends_reading(store: FakeStore) -> None:
+async def test_cancel_while_behind_ends_reading(store: AnyStore) -> None:
     hub = make_hub(store)
     for _ in range(5000):
         store.put(b"a")
@@ -182,7 +177,7 @@ async def test_cancel_while_behind_ends_reading(store: FakeStore) -> None:
 
 
 async def test_an_event_is_encoded_once_for_all_watchers(
-    store: FakeStore, monkeypatch: pytest.MonkeyPatch
+    store: AnyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[bytes] = []
 
@@ -206,7 +201,7 @@ async def test_an_event_is_encoded_once_for_all_watchers(
             assert len(await client.take(100)) == 100
 
 
-async def test_many_watchers_behind_do_not_hold_the_loop(store: FakeStore) -> None:
+async def test_many_watchers_behind_do_not_hold_the_loop(store: AnyStore) -> None:
     hub = make_hub(store)
     for number in range(3000):
         store.put(b"k%d" % (number % 100))
@@ -227,7 +222,7 @@ async def test_many_watchers_behind_do_not_hold_the_loop(store: FakeStore) -> No
         assert all(per_key[n] == list(range(n + 2, 3002, 100)) for n in range(100))
 
 
-async def test_closed_streams_leave_nothing_in_the_hub(store: FakeStore) -> None:
+async def test_closed_streams_leave_nothing_in_the_hub(store: AnyStore) -> None:
     hub = make_hub(store)
     store.put(b"a")
     for _ in range(3):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from kvstore.errors import SERVER_STOPPED
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.watch.stream import (
@@ -20,8 +18,8 @@ from tests.kvstore.watch.fakes import (
     MEMBER_ID,
     PUT,
     TERM,
+    AnyStore,
     Client,
-    FakeStore,
     events_of,
     make_hub,
 )
@@ -30,12 +28,7 @@ from tests.waiting import wait_until
 NOPUT, NODELETE = pb.WatchCreateRequest.NOPUT, pb.WatchCreateRequest.NODELETE
 
 
-@pytest.fixture
-def store() -> FakeStore:
-    return FakeStore()
-
-
-async def test_a_created_watch_gets_events_from_the_next_revision_on(store: FakeStore) -> None:
+async def test_a_created_watch_gets_events_from_the_next_revision_on(store: AnyStore) -> None:
     hub = make_hub(store)
     store.put(b"a", b"old")
     async with Client(hub) as client:
@@ -54,7 +47,7 @@ async def test_a_created_watch_gets_events_from_the_next_revision_on(store: Fake
     assert not response.events[0].HasField("prev_kv")
 
 
-async def test_watch_ids_are_chosen_as_etcd_does(store: FakeStore) -> None:
+async def test_watch_ids_are_chosen_as_etcd_does(store: AnyStore) -> None:
     async with Client(make_hub(store)) as client:
         for wanted in (0, 7, 1, 0, -5):
             await client.create(b"a", watch_id=wanted)
@@ -64,7 +57,7 @@ async def test_watch_ids_are_chosen_as_etcd_does(store: FakeStore) -> None:
         assert [r.watch_id for r in await client.take(2)] == [0, 3], "a freed id is not reused"
 
 
-async def test_refused_creations_say_why_and_name_no_watch(store: FakeStore) -> None:
+async def test_refused_creations_say_why_and_name_no_watch(store: AnyStore) -> None:
     async with Client(make_hub(store)) as client:
         await client.create(b"a", watch_id=7)
         await client.take(1)
@@ -86,7 +79,7 @@ async def test_refused_creations_say_why_and_name_no_watch(store: FakeStore) -> 
         assert (await client.take(1))[0].watch_id == 0, "refusals take no id"
 
 
-async def test_key_and_range_end_conventions(store: FakeStore) -> None:
+async def test_key_and_range_end_conventions(store: AnyStore) -> None:
     async with Client(make_hub(store)) as client:
         for number, (key, end) in enumerate(
             [(b"", b""), (b"", b"\0"), (b"\0", b"\0"), (b"m", b"\0"), (b"k", b"m"), (b"k", b"")]
@@ -105,7 +98,7 @@ async def test_key_and_range_end_conventions(store: FakeStore) -> None:
             await client.quiet()
 
 
-async def test_cancel_answers_once_and_stops_events(store: FakeStore) -> None:
+async def test_cancel_answers_once_and_stops_events(store: AnyStore) -> None:
     async with Client(make_hub(store)) as client:
         await client.create(b"a")
         store.put(b"a")
@@ -120,7 +113,7 @@ async def test_cancel_answers_once_and_stops_events(store: FakeStore) -> None:
         await client.quiet()
 
 
-async def test_filters_drop_events_and_empty_responses(store: FakeStore) -> None:
+async def test_filters_drop_events_and_empty_responses(store: AnyStore) -> None:
     async with Client(make_hub(store)) as client:
         await client.create(b"a", b"z", filters=[NOPUT], watch_id=1)
         await client.create(b"a", b"z", filters=[NODELETE], watch_id=2)
@@ -141,7 +134,7 @@ async def test_filters_drop_events_and_empty_responses(store: FakeStore) -> None
         assert events_of(await client.take(2)) == [(DELETE, b"b", 3)]
 
 
-async def test_prev_kv_live_and_in_history(store: FakeStore) -> None:
+async def test_prev_kv_live_and_in_history(store: AnyStore) -> None:
     async with Client(make_hub(store)) as client:
         await client.create(b"a", prev_kv=True)
         await client.create(b"a")
@@ -166,7 +159,7 @@ async def test_prev_kv_live_and_in_history(store: FakeStore) -> None:
         assert history.events[1].prev_kv.mod_revision == 3
 
 
-async def test_events_of_one_revision_come_in_one_response_in_order(store: FakeStore) -> None:
+async def test_events_of_one_revision_come_in_one_response_in_order(store: AnyStore) -> None:
     async with Client(make_hub(store)) as client:
         await client.create(b"foo", b"fop")
         await client.create(b"foo3")
@@ -177,7 +170,7 @@ async def test_events_of_one_revision_come_in_one_response_in_order(store: FakeS
         assert events_of([single]) == [(PUT, b"foo3", 2)]
 
 
-async def test_start_revision_in_the_past_replays_then_goes_on_live(store: FakeStore) -> None:
+async def test_start_revision_in_the_past_replays_then_goes_on_live(store: AnyStore) -> None:
     hub = make_hub(store)
     for _ in range(5):
         store.put(b"a")
@@ -192,7 +185,7 @@ async def test_start_revision_in_the_past_replays_then_goes_on_live(store: FakeS
         assert events_of(await client.take(1)) == [(PUT, b"a", 12)]
 
 
-async def test_start_revision_in_the_future_waits_for_it(store: FakeStore) -> None:
+async def test_start_revision_in_the_future_waits_for_it(store: AnyStore) -> None:
     async with Client(make_hub(store)) as client:
         await client.create(b"a", start_revision=5)
         for _ in range(5):
@@ -202,7 +195,7 @@ async def test_start_revision_in_the_future_waits_for_it(store: FakeStore) -> No
         assert events_of([first, second]) == [(PUT, b"a", 5), (PUT, b"a", 6)]
 
 
-async def test_a_compacted_start_is_created_then_canceled(store: FakeStore) -> None:
+async def test_a_compacted_start_is_created_then_canceled(store: AnyStore) -> None:
     hub = make_hub(store)
     for _ in range(8):
         store.put(b"a")
@@ -226,7 +219,7 @@ async def test_a_compacted_start_is_created_then_canceled(store: FakeStore) -> N
         assert [e.kv.mod_revision for e in history.events] == [5, 6, 7, 8, 9]
 
 
-async def test_a_catch_up_response_holds_at_most_1000_revisions(store: FakeStore) -> None:
+async def test_a_catch_up_response_holds_at_most_1000_revisions(store: AnyStore) -> None:
     hub = make_hub(store)
     for _ in range(3500):
         store.put(b"a")
@@ -240,7 +233,7 @@ async def test_a_catch_up_response_holds_at_most_1000_revisions(store: FakeStore
             assert response.header.revision == response.events[-1].kv.mod_revision
 
 
-async def test_progress_request_is_answered_for_the_whole_stream(store: FakeStore) -> None:
+async def test_progress_request_is_answered_for_the_whole_stream(store: AnyStore) -> None:
     async with Client(make_hub(store)) as client:
         await client.progress()
         (nobody,) = await client.take(1)
@@ -253,7 +246,7 @@ async def test_progress_request_is_answered_for_the_whole_stream(store: FakeStor
         assert not answer.created and not answer.canceled
 
 
-async def test_progress_waits_until_every_watcher_is_current(store: FakeStore) -> None:
+async def test_progress_waits_until_every_watcher_is_current(store: AnyStore) -> None:
     hub = make_hub(store)
     for _ in range(300):
         store.put(b"a")
@@ -277,7 +270,7 @@ async def test_progress_waits_until_every_watcher_is_current(store: FakeStore) -
         assert (await client.take(1))[0].header.revision == 304
 
 
-async def test_progress_notify_goes_to_idle_watchers_that_asked(store: FakeStore) -> None:
+async def test_progress_notify_goes_to_idle_watchers_that_asked(store: AnyStore) -> None:
     async with Client(make_hub(store), progress_interval_s=0.0) as client:
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -297,7 +290,7 @@ async def test_progress_notify_goes_to_idle_watchers_that_asked(store: FakeStore
         assert loop.time() - last_event >= PROGRESS_INTERVAL_S_MIN, "skipped after an event"
 
 
-async def test_large_responses_are_split_only_where_asked_for(store: FakeStore) -> None:
+async def test_large_responses_are_split_only_where_asked_for(store: AnyStore) -> None:
     hub = make_hub(store, max_request_bytes=1000 - 512 * 1024)
     async with Client(hub) as client:
         await client.create(b"a", b"b", fragment=True, watch_id=1)
@@ -315,7 +308,7 @@ async def test_large_responses_are_split_only_where_asked_for(store: FakeStore) 
         assert {r.header.revision for r in pieces} == {2}
 
 
-async def test_half_close_leaves_open_watches_running(store: FakeStore) -> None:
+async def test_half_close_leaves_open_watches_running(store: AnyStore) -> None:
     async with Client(make_hub(store)) as client:
         await client.create(b"a", start_revision=1)
         client.stream.finish_requests()
@@ -324,7 +317,7 @@ async def test_half_close_leaves_open_watches_running(store: FakeStore) -> None:
         assert not client.task.done()
 
 
-async def test_half_close_ends_a_stream_that_has_no_watch(store: FakeStore) -> None:
+async def test_half_close_ends_a_stream_that_has_no_watch(store: AnyStore) -> None:
     hub = make_hub(store)
     store.put(b"a")
     store.put(b"a")
@@ -337,7 +330,7 @@ async def test_half_close_ends_a_stream_that_has_no_watch(store: FakeStore) -> N
         assert client.status is None
 
 
-async def test_close_ends_at_once_with_its_status(store: FakeStore) -> None:
+async def test_close_ends_at_once_with_its_status(store: AnyStore) -> None:
     hub = make_hub(store)
     async with Client(hub) as client:
         await client.create(b"a")
@@ -351,7 +344,7 @@ async def test_close_ends_at_once_with_its_status(store: FakeStore) -> None:
         assert hub.stats.watchers == 0, "requests after the end do nothing"
 
 
-async def test_a_client_that_takes_no_answers_waits_with_its_requests(store: FakeStore) -> None:
+async def test_a_client_that_takes_no_answers_waits_with_its_requests(store: AnyStore) -> None:
     async with Client(make_hub(store)) as client:
         client.flows.clear()
 
@@ -367,7 +360,7 @@ async def test_a_client_that_takes_no_answers_waits_with_its_requests(store: Fak
         assert len(await client.take(ANSWERS_BUFFERED_MAX * 2)) == ANSWERS_BUFFERED_MAX * 2
 
 
-async def test_a_request_without_content_is_ignored(store: FakeStore) -> None:
+async def test_a_request_without_content_is_ignored(store: AnyStore) -> None:
     async with Client(make_hub(store)) as client:
         await client.stream.handle(pb.WatchRequest())
         await client.quiet()
