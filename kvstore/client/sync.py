@@ -1,14 +1,16 @@
 """The client for programs without an event loop: the same names, each waiting for its answer.
 
-One private thread runs an event loop with an ``AsyncClient``; each method hands its call over and
-blocks until it is done. It may be used from any number of threads, not from inside an event loop
-(which it would block).
+One background thread runs an event loop for all such clients (grpc cannot bear that a loop ends
+while others live); each method hands its call to an ``AsyncClient`` there and blocks until it is
+done. A client may be used from any number of threads, not from inside an event loop (which it would
+block).
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -46,10 +48,11 @@ class _Loop:
             future.cancel()
             raise
 
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+
+@functools.cache
+def _loop_of(process_id: int) -> _Loop:
+    """Return the loop of this process; a forked child has no threads and needs its own."""
+    return _Loop()
 
 
 def _blocking(
@@ -163,7 +166,7 @@ class Client:
             user=user,
             password=password,
         )
-        self._loop = _Loop()
+        self._loop = _loop_of(os.getpid())
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -178,11 +181,10 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections and stop the thread. Closing twice is allowed."""
+        """Close the connections. Closing twice is allowed."""
         if not self._closed:
             self._closed = True
             self._loop.run(self._client.close())
-            self._loop.stop()
 
     put = _blocking(AsyncClient.put)
     get = _blocking(AsyncClient.get)

@@ -6,7 +6,6 @@ given on the command line wins.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -98,6 +97,7 @@ class Settings:
 
     def run(self, work: Callable[[AsyncClient], Awaitable[R]]) -> R:
         """Run ``work`` with a client, close the client, and return what ``work`` did."""
+        import asyncio
 
         async def session() -> R:
             async with self.client() as client:

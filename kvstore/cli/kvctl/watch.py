@@ -214,26 +214,33 @@ def _typed(line: str) -> WatchLine:
 
 async def _prompt(client: AsyncClient, printer: Printer) -> None:
     """Take ``watch ...`` and ``progress`` lines from standard input until it ends."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            await _take_lines(client, printer, tasks)
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+async def _take_lines(client: AsyncClient, printer: Printer, tasks: asyncio.TaskGroup) -> None:
     from kvstore.client import Watch
 
     watches: list[Watch] = []
-    async with asyncio.TaskGroup() as tasks:
-        while True:
-            raw = await asyncio.to_thread(sys.stdin.buffer.readline)
-            if not raw:
-                raise Failure("Error reading watch request line: EOF", EXIT_INVALID_INPUT)
-            line = raw.decode("utf-8", "surrogateescape").strip()
-            if line == "progress":
-                for each in watches:
-                    await each.request_progress()
-                continue
-            try:
-                if not line:
-                    raise Failure("Invalid command:  (watch and progress supported)")
-                typed = _typed(line)
-            except (Failure, click.UsageError, ValueError) as error:
-                print(error, file=sys.stderr)
-                continue
-            followed = Watch(client.connection, typed.request)
-            watches.append(followed)
-            tasks.create_task(_print(followed, printer, typed))
+    while True:
+        raw = await asyncio.to_thread(sys.stdin.buffer.readline)
+        if not raw:
+            raise Failure("Error reading watch request line: EOF", EXIT_INVALID_INPUT)
+        line = raw.decode("utf-8", "surrogateescape").strip()
+        if line == "progress":
+            for each in watches:
+                await each.request_progress()
+            continue
+        try:
+            if not line:
+                raise Failure("Invalid command:  (watch and progress supported)")
+            typed = _typed(line)
+        except (Failure, click.UsageError, ValueError) as error:
+            print(error, file=sys.stderr)
+            continue
+        followed = Watch(client.connection, typed.request)
+        watches.append(followed)
+        tasks.create_task(_print(followed, printer, typed))

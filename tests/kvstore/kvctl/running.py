@@ -1,8 +1,8 @@
 """Running kvctl and etcdctl on the same input, and making their outputs comparable.
 
-kvctl runs in the test's own process, so that hundreds of calls cost little; a few tests start it as a
-process. Servers differ in their IDs, ports and lease IDs: those are replaced by names, in the order
-of their appearance, so that equal outputs stay equal and others do not.
+kvctl runs in the test's own process, so that hundreds of calls cost little; a few tests start it as
+a process. Servers differ in their IDs, ports and lease IDs: those are replaced by names, in the
+order of their appearance, so that equal outputs stay equal and others do not.
 """
 
 from __future__ import annotations

@@ -209,8 +209,6 @@ SCENARIOS: dict[str, list[Step]] = {
         ("elect",),
         ("elect", "e"),
         ("elect", "-l", "e", "x"),
-        ("lock", "m", "echo", "hi"),
-        ("lock", "m", "--", "sh", "-c", "exit 7"),
     ],
 }
 
