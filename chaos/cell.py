@@ -115,6 +115,8 @@ async def run_cell(options: CellOptions, directory: Path, progress: Progress) ->
     """
     began = time.monotonic()
     path = directory / "history.jsonl"
+    if path.exists() or (directory / "data").exists():
+        raise ClusterFailed(f"{directory} already holds a run; choose another directory")
     cluster = Cluster(options.target, directory, options.cluster)
     progress(f"starting {options.cluster.nodes} members")
     async with cluster:

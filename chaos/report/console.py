@@ -13,7 +13,7 @@ from rich.table import Table
 
 from chaos.cell import CellResult
 from chaos.checkers.pipeline import Report
-from chaos.expectations import EXPECTATIONS
+from chaos.expectations import DECLARATIONS, flag_names, not_survived
 from chaos.verdict import Verdict
 
 FINDINGS_SHOWN_MAX: Final = 5
@@ -85,13 +85,12 @@ class Console:
                 str(sum(result.unexpected.values())),
             )
         self._console.print(table)
-        known = EXPECTATIONS.get(engine, ())
-        if known:
-            self.say(f"what {engine} is known not to survive (counted above as expected):")
-        for expectation in known:
-            faults = ", ".join(sorted(kind.value for kind in expectation.faults)) or "none here"
-            self.say(f"  {expectation.name} (faults: {faults})")
-            self.say(f"    {expectation.reason}")
+        declared = DECLARATIONS[engine]
+        survives, not_claimed = flag_names(declared.survives), flag_names(not_survived(engine))
+        self.say(f"{engine} claims that acknowledged writes survive: {', '.join(survives)}")
+        self.say(f"it does not claim (losses count as expected): {', '.join(not_claimed)}")
+        for note in declared.notes:
+            self.say(f"  {note}")
         self._console.print(f"verdict {_coloured(verdict)}")
         self.say(f"again: {again}")
         for result in results:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 from random import Random
+from typing import cast
 
 import grpc
 import pytest
 
 from chaos.cluster.links import links_between, peer_links
 from chaos.cluster.rpc import CallFailed, outcome_of
-from chaos.expectations import EXPECTATIONS, split_expected
+from chaos.cluster.targets import TARGETS
+from chaos.expectations import DECLARATIONS, NEEDS, flag_names, not_survived, split_expected
 from chaos.history.format import Outcome
 from chaos.nemesis.plan import FaultKind, Role, draw_plan
 from chaos.verdict import Kind, Verdict, worst
+from consensus.engine import Capabilities, Fault
 
 CODE = grpc.StatusCode
 
@@ -96,20 +99,28 @@ def test_only_what_is_certain_is_a_failure(
     assert outcome_of(CallFailed(code, details)) is outcome
 
 
-def test_a_loss_is_expected_only_of_the_engine_that_loses() -> None:
-    counts = {Kind.LOST_WRITE: 3, Kind.FAILED_WRITE_APPLIED: 1}
-    expected, unexpected = split_expected("pysyncobj", [FaultKind.KILL], counts)
-    assert expected == {Kind.LOST_WRITE: 3}
-    assert unexpected == {Kind.FAILED_WRITE_APPLIED: 1}
-    assert split_expected("etcd", [FaultKind.KILL], counts) == ({}, counts)
-    assert split_expected("pysyncobj", [FaultKind.NONE], counts) == ({}, counts)
+def test_a_loss_is_expected_only_under_a_fault_that_the_engine_does_not_claim(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weak = Capabilities(survives=Fault.PARTITION | Fault.PAUSE)
+    monkeypatch.setitem(cast("dict[str, Capabilities]", DECLARATIONS), "weak", weak)
+    counts = {Kind.LOST_WRITE: 3, Kind.NOT_RECOVERED: 1}
+    split = {
+        kind: split_expected("weak", [kind], counts)
+        for kind in (FaultKind.KILL, FaultKind.PARTITION, FaultKind.SLOW_LINKS, FaultKind.NONE)
+    }
+    assert split.pop(FaultKind.KILL) == ({Kind.LOST_WRITE: 3}, {Kind.NOT_RECOVERED: 1})
+    assert set(map(str, split.values())) == {str(({}, counts))}
 
 
-def test_every_expectation_has_a_reason() -> None:
-    for known in EXPECTATIONS.values():
-        for expectation in known:
-            assert len(expectation.reason) > 40
-            assert expectation.kinds
+def test_every_target_declares_what_it_survives() -> None:
+    for target in TARGETS.values():
+        assert DECLARATIONS[target.engine].notes
+        assert "disk corruption" in flag_names(not_survived(target.engine))
+
+
+def test_every_fault_is_weighed() -> None:
+    assert set(NEEDS) == set(FaultKind)
 
 
 def test_the_gravest_verdict_wins() -> None:
