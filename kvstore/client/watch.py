@@ -112,8 +112,9 @@ class Watch:
             await self._call.write(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
 
     async def close(self) -> None:
-        """End the watch. An iteration that waits ends normally. Closing twice is allowed."""
+        """End the watch and what iterates it, normally. Closing twice is allowed."""
         self._closed = True
+        self._pending.clear()
         if self._call is not None:
             self._call.cancel()
         with contextlib.suppress(RuntimeError):  # another task reads: it sees the call's end

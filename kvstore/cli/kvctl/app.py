@@ -228,8 +228,8 @@ def _status(given: list[str], api: str) -> int:
         sys.stdout.flush()
     except Failure as failure:
         if str(failure):
-            gap = "  " if api == "2" else failure.gap
-            click.echo(f"Error:{gap}{failure}", err=True)
+            lead = "Error:  " if api == "2" and failure.lead else failure.lead
+            click.echo(f"{lead}{failure}", err=True)
         return failure.status
     except click.exceptions.NoArgsIsHelpError as shown:
         click.echo(shown.format_message())

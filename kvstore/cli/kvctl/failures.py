@@ -15,10 +15,10 @@ EXIT_BAD_ARGUMENTS: Final = 128
 class Failure(Exception):
     """The command cannot be done: the text goes to standard error, ``status`` to the shell.
 
-    ``gap`` stands between "Error:" and the text; etcdctl v2 has a space more than v3.
+    ``lead`` stands before the text; etcdctl v2 has a space more than v3.
     """
 
-    gap = " "
+    lead = "Error: "
 
     def __init__(self, message: str, status: int = EXIT_ERROR) -> None:
         super().__init__(message)

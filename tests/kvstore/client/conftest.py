@@ -9,7 +9,7 @@ import pytest
 from kvstore.client import AsyncClient
 from tests.kvstore.client.servers import Server, cluster
 
-KINDS = [pytest.param("etcd", marks=pytest.mark.interop)]
+KINDS = ["kvstore", pytest.param("etcd", marks=pytest.mark.interop)]
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from kvstore.cli.kvctl.failures import Failure
+from kvstore.cli.kvctl.failures import EXIT_ERROR, Failure
 
 EXIT_FROM_ETCD: Final = 4
+V2_LEAD: Final = "Error:  "
 
 KEY_NOT_FOUND: Final = (100, "Key not found")
 COMPARE_FAILED: Final = (101, "Compare failed")
@@ -20,9 +21,18 @@ DIRECTORY_NOT_EMPTY: Final = (108, "Directory not empty")
 class V2Error(Failure):
     """An error as etcdctl v2 prints it: ``100: Key not found (/a) [7]``; exit status 4."""
 
-    gap = "  "
+    lead = V2_LEAD
 
     def __init__(self, error: tuple[int, str], cause: str, index: int) -> None:
         number, text = error
         super().__init__(f"{number}: {text} ({cause}) [{index}]", EXIT_FROM_ETCD)
         self.number = number
+
+
+class IsADirectory(Failure):
+    """A directory has no value to print; said without "Error", as etcdctl v2 does."""
+
+    lead = ""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"{key}: is a directory", EXIT_ERROR)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from kvstore.cli.kvctl.failures import Failure
 from kvstore.cli.kvctl.v2.errors import (
     COMPARE_FAILED,
     DIRECTORY_NOT_EMPTY,
@@ -21,6 +20,7 @@ from kvstore.cli.kvctl.v2.errors import (
     NOT_A_DIRECTORY,
     NOT_A_FILE,
     ROOT_IS_READ_ONLY,
+    IsADirectory,
     V2Error,
 )
 from kvstore.client import (
@@ -158,13 +158,13 @@ class Tree:
             await self._explain_missing(key)
 
     async def get(self, key: bytes, linearizable: bool = True) -> KeyValue:
-        """Read a file; 100 if it is missing, and a plain failure if it is a directory."""
+        """Read a file; 100 if it is missing, and ``IsADirectory``."""
         kv = await self._client.get(key, serializable=not linearizable)
         if kv is not None:
             return kv
         found = await self._look(key)
         if found.children or key == b"/":
-            raise Failure(f"{shown(key)}: is a directory")
+            raise IsADirectory(shown(key))
         raise V2Error(KEY_NOT_FOUND, shown(key), found.index)
 
     async def remove(
