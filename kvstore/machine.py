@@ -13,47 +13,41 @@ is what is durable.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import lmdb
+
 from consensus.statemachine import StateMachine, StateSnapshot
 from consensus.types import Entry, Position
-from kvstore.alarms import Alarms
-from kvstore.errors import CORRUPT, LEADER_CHANGED, LEASE_NOT_FOUND, NO_SPACE, Status
-from kvstore.lease.lessor import LeaseListener, Lessor
-from kvstore.mvcc.commands import Commands, is_read_only
+from kvstore.applier import Applier
+from kvstore.defragment import Backlog, rewrite_steps
+from kvstore.errors import CORRUPT, Status
+from kvstore.lease.lessor import LeaseListener
+from kvstore.mvcc.backend import explain, translated
+from kvstore.mvcc.commands import is_read_only
 from kvstore.mvcc.compaction import sweep
 from kvstore.mvcc.hashing import hash_kv_steps, state_hash_steps
 from kvstore.mvcc.ranges import range_now, range_steps
 from kvstore.mvcc.snapshot import StoreSnapshot, load_steps, remove_database
 from kvstore.mvcc.store import Store, WatchSink
-from kvstore.pb.command_pb2 import Command, LeaseExpire, MemberAttributes
+from kvstore.pb.command_pb2 import MemberAttributes
 from kvstore.pb.etcdserverpb_pb2 import (
     AlarmRequest,
     AlarmResponse,
-    CompactionRequest,
-    CompactionResponse,
-    DeleteRangeRequest,
-    DeleteRangeResponse,
     HashKVRequest,
     HashKVResponse,
-    LeaseGrantRequest,
-    LeaseGrantResponse,
     LeaseLeasesRequest,
     LeaseLeasesResponse,
-    LeaseRevokeRequest,
-    LeaseRevokeResponse,
-    PutRequest,
-    PutResponse,
     RangeRequest,
     TxnRequest,
-    TxnResponse,
 )
-from kvstore.quota import effective_quota, txn_cost
+from kvstore.quota import effective_quota
 
 DATABASE_NAME: Final = "state.mdb"
 RESTORE_NAME: Final = "restore.mdb"
+DEFRAGMENT_NAME: Final = "defragment.mdb"
 
 COMMIT_RECORDS: Final = 250
 """Changed records after which the open transaction is committed, so that a commit stays short."""
@@ -63,10 +57,6 @@ COMMIT_INTERVAL_S: Final = 0.1
 
 DEFAULT_MIN_LEASE_TTL_S: Final = 2
 """etcd's shortest TTL with its default election timeout of 1 s: ceil(1.5 election timeouts)."""
-
-
-class UnknownCommand(Exception):
-    """The log holds a command that this release does not know. The node must stop before it."""
 
 
 class KVStateMachine(StateMachine):
@@ -90,26 +80,19 @@ class KVStateMachine(StateMachine):
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._restore_path = directory / RESTORE_NAME
+        self._defragment_path = directory / DEFRAGMENT_NAME
         remove_database(self._restore_path)
+        remove_database(self._defragment_path)
+        self._backlog: Backlog | None = None
         self.quota_bytes = effective_quota(quota_bytes)
         """The space quota in bytes, or None for none."""
         self.store = Store(directory / DATABASE_NAME)
-        self.lessor = Lessor(self.store, min_lease_ttl_s)
-        self.alarms = Alarms(self.store)
-        self._commands = Commands(self.store, self.lessor)
+        self._min_lease_ttl_s = min_lease_ttl_s
+        self._applier = Applier(self.store, min_lease_ttl_s)
+        self.lessor = self._applier.lessor
+        self.alarms = self._applier.alarms
         self._changed_s = 0.0
         self._measure()
-        self._handlers: dict[str | None, Callable[[Any, Entry], Any]] = {
-            "put": self._put,
-            "delete_range": self._delete_range,
-            "txn": self._txn,
-            "compaction": self._compact,
-            "lease_grant": self._lease_grant,
-            "lease_revoke": self._lease_revoke,
-            "lease_expire": self._lease_expire,
-            "alarm": self._alarm,
-            "member_attributes": self._member_attributes,
-        }
 
     # -- who is told -----------------------------------------------------------------------------
 
@@ -145,32 +128,30 @@ class KVStateMachine(StateMachine):
         """Apply entries in order; return for each its response message or a ``Status``.
 
         Raises:
-            UnknownCommand: an entry holds a command that this release does not know.
+            UnknownCommand: this release does not know a command (see ``kvstore.applier``).
             StorageError: the disk failed, or something stored is damaged (``Damaged``).
             Whatever is raised, the state is back at the last commit.
         """
         store = self.store
-        handlers = self._handlers
+        apply = self._applier.apply
         results = []
         try:
             for entry in entries:
-                command = Command.FromString(entry.command)
-                kind = command.WhichOneof("request")
-                handler = handlers.get(kind)
-                if handler is None:
-                    raise UnknownCommand(
-                        f"entry {entry.index} holds a command that this release of kvstore does "
-                        "not know. Start the release that the other members run"
-                    )
-                results.append(handler(getattr(command, kind or ""), entry))
+                results.append(apply(entry))
+                if self._backlog is not None:
+                    self._backlog.add(entry)
                 if store.uncommitted >= COMMIT_RECORDS:
                     self._moved(entry)
                     self.commit()
             if entries:
                 self._moved(entries[-1])
-        except BaseException:
+        except BaseException as error:
             store.abort()
             self.alarms.reload()
+            if self._backlog is not None:
+                self._backlog.give_up("an entry could not be applied")
+            if isinstance(error, lmdb.Error):
+                raise explain(store.path, error) from error
             raise
         return results
 
@@ -179,95 +160,6 @@ class KVStateMachine(StateMachine):
         if not self.store.dirty:
             self._changed_s = time.monotonic()
         self.store.set_position(Position(entry.index, entry.term, entry.clock_ms, group_id))
-
-    def _put(self, request: PutRequest, entry: Entry) -> PutResponse | Status:
-        if self._stopped_writes:
-            return self._refusal()
-        return self._commands.put(request)
-
-    def _delete_range(
-        self, request: DeleteRangeRequest, entry: Entry
-    ) -> DeleteRangeResponse | Status:
-        if self.alarms.corrupt:
-            return CORRUPT
-        return self._commands.delete_range(request)
-
-    def _txn(self, request: TxnRequest, entry: Entry) -> TxnResponse | Status:
-        if self._stopped_writes and (self.alarms.corrupt or txn_cost(request) > 0):
-            return self._refusal()
-        return self._commands.txn(request)
-
-    def _compact(self, request: CompactionRequest, entry: Entry) -> CompactionResponse | Status:
-        if self.alarms.corrupt:
-            return CORRUPT
-        return self._commands.compact(request)
-
-    @property
-    def _stopped_writes(self) -> bool:
-        return self.alarms.no_space or self.alarms.corrupt
-
-    def _refusal(self) -> Status:
-        return CORRUPT if self.alarms.corrupt else NO_SPACE
-
-    def _lease_grant(self, request: LeaseGrantRequest, entry: Entry) -> LeaseGrantResponse | Status:
-        if self._stopped_writes:
-            return self._refusal()
-        granted = self.lessor.grant(request.ID, request.TTL)
-        if isinstance(granted, Status):
-            return granted
-        self.store.touch()
-        response = LeaseGrantResponse(ID=request.ID, TTL=granted)
-        response.header.revision = self.store.current_revision
-        return response
-
-    def _lease_revoke(
-        self, request: LeaseRevokeRequest, entry: Entry
-    ) -> LeaseRevokeResponse | Status:
-        if self.alarms.corrupt:
-            return CORRUPT
-        if not self._revoke(request.ID):
-            return LEASE_NOT_FOUND
-        response = LeaseRevokeResponse()
-        response.header.revision = self.store.current_revision
-        return response
-
-    def _revoke(self, id: int) -> bool:
-        """Delete a lease's keys in one revision, in order, and the lease; False: no such lease."""
-        if not self.lessor.exists(id):
-            return False
-        store = self.store
-        store.begin_write()
-        for key in self.lessor.keys(id):
-            self._commands.delete_living(store.living(key, b""))
-        store.end_write()
-        self.lessor.remove(id)
-        store.touch()
-        return True
-
-    def _lease_expire(self, request: LeaseExpire, entry: Entry) -> tuple[int, ...] | Status:
-        """Revoke what the leader says has run out; return the ids that were there.
-
-        Refused where the entry's term is not the one in which the leader decided.
-        """
-        if request.term != entry.term:
-            return LEADER_CHANGED
-        if self.alarms.corrupt:
-            return CORRUPT
-        return tuple(id for id in request.ids if self._revoke(id))
-
-    def _alarm(self, request: AlarmRequest, entry: Entry) -> AlarmResponse:
-        """Raise, disarm or list alarms. Like etcd's, the answer has no revision in its header."""
-        response = AlarmResponse()
-        if request.action == AlarmRequest.GET:
-            response.alarms.extend(self.alarms.get(request.alarm))
-        else:
-            response.alarms.extend(self.alarms.change(request))
-            self.store.touch()
-        return response
-
-    def _member_attributes(self, request: MemberAttributes, entry: Entry) -> MemberAttributes:
-        self.store.set_member(request)
-        return request
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -281,12 +173,18 @@ class KVStateMachine(StateMachine):
             Damaged: what should be answered is damaged.
             TypeError: the request is not a read.
         """
+        try:
+            return self._query(request)
+        except lmdb.Error as error:
+            raise explain(self.store.path, error) from error
+
+    def _query(self, request: Any) -> Any:
         if isinstance(request, RangeRequest):
             return CORRUPT if self.alarms.corrupt else range_now(self.store, request)
         if isinstance(request, TxnRequest):
             if not is_read_only(request):
                 raise TypeError("a Txn that writes must be proposed")
-            return CORRUPT if self.alarms.corrupt else self._commands.txn(request)
+            return CORRUPT if self.alarms.corrupt else self._applier.commands.txn(request)
         if isinstance(request, LeaseLeasesRequest):
             return CORRUPT if self.alarms.corrupt else self._lease_leases()
         if isinstance(request, AlarmRequest) and request.action == AlarmRequest.GET:
@@ -307,10 +205,11 @@ class KVStateMachine(StateMachine):
         """
         if self.alarms.corrupt:
             return CORRUPT
-        if isinstance(request, RangeRequest) and request.range_end:
-            return (yield from range_steps(self.store, request))
-        if isinstance(request, HashKVRequest):
-            return (yield from self._hash_kv_steps(request))
+        with translated(self.store.path):
+            if isinstance(request, RangeRequest) and request.range_end:
+                return (yield from range_steps(self.store, request))
+            if isinstance(request, HashKVRequest):
+                return (yield from self._hash_kv_steps(request))
         return self.query(request)
 
     def _hash_kv_steps(
@@ -359,7 +258,8 @@ class KVStateMachine(StateMachine):
         if self.store.state.sweeping:
             if not self.store.dirty:
                 self._changed_s = time.monotonic()
-            sweep(self.store)
+            with translated(self.store.path):
+                sweep(self.store)
         if self.commit_due or self.store.uncommitted >= COMMIT_RECORDS:
             self.commit()
 
@@ -380,6 +280,28 @@ class KVStateMachine(StateMachine):
             return True
         used = self._in_use_bytes + self.store.written_bytes - self._measured_written
         return used + cost_bytes <= self.quota_bytes
+
+    def defragment_steps(self) -> Generator[None, None, None]:
+        """Rewrite the database without free pages, in slices, while entries are applied.
+
+        One that is under way already is waited for.
+
+        Raises:
+            StorageError: it could not be done; the database is as it was. See
+                ``kvstore.defragment``.
+        """
+        if self._backlog is not None:
+            while self._backlog is not None:
+                yield
+            return
+        self._backlog = Backlog()
+        try:
+            yield from rewrite_steps(
+                self.store, self._defragment_path, self._min_lease_ttl_s, self._backlog
+            )
+        finally:
+            self._backlog = None
+        self._measure()
 
     @property
     def db_size(self) -> int:
@@ -421,6 +343,8 @@ class KVStateMachine(StateMachine):
         self._replaced()
 
     def _replaced(self) -> None:
+        if self._backlog is not None:
+            self._backlog.give_up("the state was replaced meanwhile")
         self.alarms.reload()
         self._measure()
         if self.lessor.listener is not None:

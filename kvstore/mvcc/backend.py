@@ -157,21 +157,26 @@ class Backend:
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turn LMDB's errors into ours: damage by name, anything else as a StorageError."""
+    """Turn LMDB's errors into ours: see ``explain``."""
     try:
         yield
-    except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError) as error:
-        raise Damaged("LMDB", b"", str(error)) from error
-    except lmdb.MapFullError as error:
-        raise StorageError(
+    except lmdb.Error as error:
+        raise explain(path, error) from error
+
+
+def explain(path: Path, error: lmdb.Error) -> StorageError:
+    """Return what to raise for an error of LMDB: damage by name, anything else as it is."""
+    if isinstance(error, lmdb.CorruptedError | lmdb.PageNotFoundError | lmdb.PanicError):
+        return Damaged("LMDB", b"", str(error))
+    if isinstance(error, lmdb.MapFullError):
+        return StorageError(
             f"{path} has reached its largest size, {MAP_SIZE_BYTES >> 30} GiB. Compact the "
             "history, and lower --quota-backend-bytes so that the quota acts first"
-        ) from error
-    except lmdb.Error as error:
-        raise StorageError(
-            f"{path} cannot be written or read: {error}. Check the disk's free space and the "
-            "system log, then restart"
-        ) from error
+        )
+    return StorageError(
+        f"{path} cannot be written or read: {error}. Check the disk's free space and the "
+        "system log, then restart"
+    )
 
 
 def sync_directory(directory: Path) -> None:

@@ -52,6 +52,7 @@ class StoreSnapshot(StateSnapshot):
 
     def __attrs_post_init__(self) -> None:
         self._store.commit()
+        self._store.snapshots += 1
         self._txn = self._store.backend.env.begin()
         self._tables = self._store.backend.tables
 
@@ -85,6 +86,7 @@ class StoreSnapshot(StateSnapshot):
 
     def release(self) -> None:
         """End the read transaction."""
+        self._store.snapshots -= 1
         self._txn.abort()
 
 
@@ -183,7 +185,11 @@ def _load_rows(backend: Backend, reader: _Reader) -> Iterator[None]:
         yield from reader.steps(name_length + value_length)
         name = reader.take(name_length)
         value = reader.take(value_length)
-        backend.txn.put(name, value, db=backend.tables[TABLES[number]])
+        # Appending fills pages whole; only the meta table is not empty in a new file.
+        table = TABLES[number]
+        append = table != b"meta"
+        if not backend.txn.put(name, value, append=append, db=backend.tables[table]):
+            raise StorageError(_BAD.format("its rows are not in order"))
         pending += name_length + value_length
         if pending > RESTORE_COMMIT_BYTES:
             pending = 0

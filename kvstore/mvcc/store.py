@@ -19,7 +19,7 @@ from typing import Final, Protocol
 
 from consensus.types import Position
 from kvstore.errors import COMPACTED, FUTURE_REVISION, Status
-from kvstore.mvcc.backend import Backend, sync_directory
+from kvstore.mvcc.backend import Backend, sync_directory, translated
 from kvstore.mvcc.history import history
 from kvstore.mvcc.keyspace import Keyspace, Table
 from kvstore.mvcc.records import (
@@ -75,6 +75,8 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.watch_sink: WatchSink | None = None
+        self.snapshots = 0
+        """Snapshots that are still being read from the file."""
         self._pins = 0
         self._main = 0
         self._open()
@@ -275,7 +277,8 @@ class Store:
         self, from_revision: int, key: bytes, range_end: bytes, max_revisions: int, to_revision: int
     ) -> tuple[list[tuple[int, list[Event]]], int]:
         """Read past events in slices: see ``kvstore.mvcc.history.history``."""
-        return history(self, from_revision, key, range_end, max_revisions, to_revision)
+        with translated(self.path):
+            return history(self, from_revision, key, range_end, max_revisions, to_revision)
 
     def get_at(self, key: bytes, revision: int) -> KeyValue | None:
         """Return ``key`` as it was at ``revision``; None if it was not, or that is compacted.
@@ -285,10 +288,9 @@ class Store:
         """
         if revision < max(self.state.compact_revision, 1):
             return None
-        head = self.head(key)
-        if head is None:
-            return None
-        payload = self.visible(head, revision)
+        with translated(self.path):
+            head = self.head(key)
+            payload = None if head is None else self.visible(head, revision)
         return None if payload is None else KeyValue.FromString(payload)
 
     def rows(self, table: Table, start: bytes) -> Iterator[tuple[bytes, bytes] | None]:

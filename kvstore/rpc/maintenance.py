@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from consensus.errors import StorageError
 from consensus.types import Consistency
 from kvstore.errors import Code, EtcdError, Status
 from kvstore.pb import etcdserverpb_pb2 as pb
@@ -133,8 +134,11 @@ class MaintenanceService:
         return response
 
     async def defragment(self, _: pb.DefragmentRequest, __: Call) -> pb.DefragmentResponse:
-        """Commit. The store reuses freed pages by itself, so there is nothing to rewrite."""
-        self._context.machine.commit()
+        """Rewrite the database without its free pages, while everything goes on."""
+        try:
+            await run_steps(self._context.machine.defragment_steps())
+        except StorageError as error:
+            raise EtcdError(Status(Code.UNKNOWN, f"etcdserver: {error}")) from error
         return pb.DefragmentResponse()
 
     async def snapshot(self, stream: Stream[pb.SnapshotRequest]) -> None:
