@@ -18,6 +18,9 @@ STREAMS_NO_LIMIT: Final = 2**32 - 1
 GRACE_S: Final = 1.0
 """Time for responses under way to leave at shutdown; the application has ended every call."""
 
+STALL_TIMEOUT_S: Final = 30.0
+"""How long a stream may hold bytes that its client has no window for."""
+
 BODY_BYTES_MAX: Final = 16 * 1024 * 1024
 """Most that an HTTP (not gRPC) request may upload; the gateway itself refuses far earlier."""
 
@@ -26,12 +29,14 @@ def h2corn_config(
     bind: tuple[str, ...],
     max_concurrent_streams: int = STREAMS_NO_LIMIT,
     body_bytes_max: int = BODY_BYTES_MAX,
+    stall_timeout_s: float = STALL_TIMEOUT_S,
 ) -> h2corn.Config:
     """Return h2corn's configuration for an etcd client port.
 
     Args:
         bind: listeners, as ``host:port``, ``unix:path`` or ``fd://number``.
         max_concurrent_streams: streams that one connection may have open.
+        stall_timeout_s: seconds after which a stream that its client does not read is reset.
         body_bytes_max: greatest HTTP request body in bytes; gRPC has its own limit per message.
     """
     return h2corn.Config(
@@ -44,9 +49,11 @@ def h2corn_config(
         max_request_body_size=body_bytes_max,
         # etcd pings an idle connection and never closes it (h2corn: 120 s).
         timeout_keep_alive=0.0,
-        # A watch client may stay away from its socket for as long as it likes (h2corn: 60 s).
-        # Its stream holds no more than its flow-control window: `send` waits.
-        h2_timeout_response_stall=0.0,
+        # h2corn keeps at most 2 MiB for a connection, whatever stream they are for: a stream that
+        # its client does not read, once it has filled them, holds up the others beside it. So it
+        # is reset after a while; a watch client resumes from its revision and loses nothing.
+        h2_timeout_response_stall=stall_timeout_s,
+        # A connection that is slow, or whose client is paused, is not for that cut off (60 s).
         h2_timeout_write=0.0,
         # The application ends its streams itself before it asks h2corn to stop (h2corn: 30 s).
         timeout_graceful_shutdown=GRACE_S,

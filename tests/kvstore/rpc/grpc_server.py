@@ -12,7 +12,7 @@ import h2corn
 
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.rpc.grpc_asgi import GrpcApp
-from kvstore.rpc.listener import h2corn_config, silence_banner
+from kvstore.rpc.listener import STALL_TIMEOUT_S, h2corn_config, silence_banner
 from kvstore.rpc.registry import Kind, Method, Registry
 
 SERVICE = "test.Echo"
@@ -35,12 +35,15 @@ def echo_method(name: str, kind: Kind, handler: Callable[..., Any]) -> Method:
 
 @contextlib.asynccontextmanager
 async def serve(
-    *methods: Method, max_request_bytes: int = 1_572_864, **options: Any
+    *methods: Method,
+    max_request_bytes: int = 1_572_864,
+    stall_timeout_s: float = STALL_TIMEOUT_S,
+    **options: Any,
 ) -> AsyncIterator[Served]:
     """Serve ``methods`` on a free loopback port until the block ends."""
     app = GrpcApp(Registry(methods), max_request_bytes, **options)
     silence_banner()
-    server = h2corn.Server(app, h2corn_config(("127.0.0.1:0",)))
+    server = h2corn.Server(app, h2corn_config(("127.0.0.1:0",), stall_timeout_s=stall_timeout_s))
     task = asyncio.create_task(server.serve())
     await server.wait_started()
     try:

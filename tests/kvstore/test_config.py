@@ -1,0 +1,236 @@
+"""Settings: Go's flag syntax, the environment, the file, and every check with its message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from consensus.errors import ConfigError
+from kvstore.config import ServerConfig, load
+from kvstore.flags import FLAGS, Support
+from kvstore.goflags import UsageError, parse_duration_s
+
+URLS = ("--listen-client-urls", "http://127.0.0.1:1", "--advertise-client-urls", "http://a:1")
+
+
+def config(*arguments: str, **environment: str) -> ServerConfig:
+    return load(arguments, environment)
+
+
+def test_defaults_are_etcds() -> None:
+    found = config()
+    assert found.name == "default"
+    assert found.data_dir == Path("default.etcd")
+    assert [url.text for url in found.client_urls] == ["http://localhost:2379"]
+    assert found.advertise_client_urls == ("http://localhost:2379",)
+    assert {name: [url.text for url in urls] for name, urls in found.initial_cluster.items()} == {
+        "default": ["http://localhost:2380"]
+    }
+    assert (found.heartbeat_interval_ms, found.election_timeout_ms) == (100, 1000)
+    assert (found.max_request_bytes, found.max_txn_ops) == (1_572_864, 128)
+    assert found.quota_bytes == 2 * 1024**3
+    assert found.snapshot_count == 10_000
+    assert found.request_timeout_s == 7.0
+    assert not found.auto_compaction.enabled
+    assert found.engine == "pysyncobj"
+    assert found.warnings == ()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("-name", "x"), ("--name", "x"), ("-name=x",), ("--name=x",), ("--name", "y", "--name=x")],
+)
+def test_every_spelling_of_a_flag(words: tuple[str, ...]) -> None:
+    assert config(*words).name == "x"
+
+
+@pytest.mark.parametrize(
+    ("words", "on"),
+    [
+        (("--enable-grpc-gateway",), True),
+        (("--enable-grpc-gateway=false",), False),
+        (("-enable-grpc-gateway=F",), False),
+        (("--enable-grpc-gateway=1",), True),
+    ],
+)
+def test_booleans(words: tuple[str, ...], on: bool) -> None:
+    assert config(*words).gateway is on
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--nmae", "x"), r"flag provided but not defined: --nmae; did you mean --name"),
+        (("--zzzzzzzz",), r"not defined: --zzzzzzzz$"),
+        (("--name",), "flag needs an argument: --name"),
+        (("--enable-grpc-gateway", "false"), "'false' is not a valid flag"),
+        (("start",), "'start' is not a valid flag"),
+        (("---name", "x"), "bad flag syntax"),
+        (("--=x",), "bad flag syntax"),
+    ],
+)
+def test_wrong_command_lines(words: tuple[str, ...], text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        config(*words)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--heartbeat-interval", "soon"), "invalid value 'soon' for --heartbeat-interval"),
+        (("--snapshot-count=-1",), "not negative"),
+        (("--enable-grpc-gateway=maybe",), "expected true or false"),
+        (("--watch-progress-notify-interval", "10"), "expected a duration"),
+        (("--watch-progress-notify-interval", "10ms"), "at least 100ms"),
+        (("--heartbeat-interval", "0"), "--heartbeat-interval must be >0"),
+        (("--election-timeout", "400"), r"election-timeout\[400ms\] should be at least as 5 times"),
+        (("--election-timeout", "60000"), "too long, and should be set less than 50000ms"),
+        (("--listen-client-urls", "http://127.0.0.1:1"), "--advertise-client-urls is required"),
+        ((*URLS[2:], "--listen-client-urls", "127.0.0.1:1"), "scheme must be .*did you mean http"),
+        ((*URLS[2:], "--listen-client-urls", "http://127.0.0.1"), 'form "host:port"'),
+        ((*URLS[2:], "--listen-client-urls", "http://1.2.3.4:99999"), "is not a URL"),
+        ((*URLS[2:], "--listen-client-urls", "http://foo:2379"), "expected IP in URL for binding"),
+        ((*URLS[2:], "--listen-client-urls", "http://1.2.3.4:1/x"), "must not contain a path"),
+        ((*URLS[2:], "--listen-client-urls", "https://1.2.3.4:1"), "TLS, which is not built yet"),
+        ((*URLS[2:], "--listen-client-urls", "http://1.2.3.4:1,http://1.2.3.4:1"), "given twice"),
+        ((*URLS[2:], "--listen-client-urls", ","), "expected at least one URL"),
+        (("--initial-cluster", "a=http://1.1.1.1:1"), "couldn't find local name 'default'"),
+        (("--initial-cluster", "default"), "expected NAME=PEER_URL, got 'default'"),
+        (
+            ("--initial-cluster", "default=http://1.1.1.1:1"),
+            "--initial-advertise-peer-urls is http://localhost:2380; they must be equal",
+        ),
+        (
+            ("--initial-cluster", "default=http://localhost:2380,b=http://localhost:2380"),
+            "belongs to both default and b",
+        ),
+        (("--initial-cluster-state", "old"), "unexpected value 'old'; one of new, existing"),
+        (("--engine", "raft"), "one of pysyncobj, local"),
+        (("--log-level", "loud"), "--log-level: unexpected value"),
+        (("--max-txn-ops", "0"), "must be at least 1"),
+        (("--auto-compaction-retention", "often"), "expected hours, or a duration"),
+        (
+            ("--auto-compaction-mode=revision", "--auto-compaction-retention=1h"),
+            "expected a number of revisions",
+        ),
+        (("--cert-file", "x.pem"), "--cert-file is not supported: TLS is not built yet"),
+        (("--discovery", "http://x"), "name the members with --initial-cluster"),
+        (("--force-new-cluster",), "--force-new-cluster is not supported"),
+        (("--config-file", "/nonexistent.yml"), "cannot read /nonexistent.yml: No such file"),
+    ],
+)
+def test_wrong_settings(words: tuple[str, ...], text: str) -> None:
+    with pytest.raises(ConfigError, match=text) as caught:
+        config(*words)
+    assert "\n" not in str(caught.value)
+
+
+def test_environment_and_flags() -> None:
+    found = config("--name", "flag", ETCD_NAME="env", ETCD_DATA_DIR="/d", ETCD_WHAT="x", HOME="/")
+    assert (found.name, found.data_dir) == ("flag", Path("/d"))
+    assert found.warnings == ("unrecognized environment variable ETCD_WHAT=x",)
+
+
+def test_the_tutorials_flags() -> None:
+    peers = ",".join(f"infra{n}=http://10.0.1.1{n}:2380" for n in range(3))
+    found = config(
+        *("--name", "infra0", "--initial-advertise-peer-urls", "http://10.0.1.10:2380"),
+        *("--listen-peer-urls", "http://10.0.1.10:2380"),
+        *("--listen-client-urls", "http://10.0.1.10:2379,http://127.0.0.1:2379"),
+        *("--advertise-client-urls", "http://10.0.1.10:2379"),
+        *("--initial-cluster", peers, "--initial-cluster-state", "new"),
+    )
+    assert list(found.initial_cluster) == ["infra0", "infra1", "infra2"]
+    assert [url.address for url in found.client_urls] == ["10.0.1.10:2379", "127.0.0.1:2379"]
+
+
+def test_every_flag_is_used_ignored_with_a_warning_or_refused_with_a_reason() -> None:
+    samples = {"bool": "true", "string": "x", "int": "7", "uint": "7", "duration": "7s"}
+    counted = dict.fromkeys(Support, 0)
+    for name, flag in FLAGS.items():
+        counted[flag.support] += 1
+        if flag.support is Support.USED:
+            continue
+        assert flag.reason
+        value = "false" if flag.default is True else samples[flag.kind]
+        if flag.support is Support.NO_EFFECT:
+            (warning,) = config(f"--{name}={value}").warnings
+            assert warning == f"--{name} has no effect: {flag.reason}"
+        else:
+            with pytest.raises(ConfigError, match=f"^--{name} is not supported: "):
+                config(f"--{name}={value}")
+        default = str(flag.default).lower() if flag.kind == "bool" else None
+        if default is not None:
+            assert config(f"--{name}={default}").warnings == (), "its default changes nothing"
+    assert all(counted.values())
+
+
+def test_config_file(tmp_path: Path) -> None:
+    path = tmp_path / "etcd.yml"
+    path.write_text(
+        "name: filed\n"
+        "data-dir: /somewhere\n"
+        "listen-client-urls: http://127.0.0.1:5,http://127.0.0.1:6\n"
+        "advertise-client-urls: http://127.0.0.1:5\n"
+        "election-timeout: 2000\n"
+        "enable-grpc-gateway: false\n"
+        "auto-compaction-mode: revision\n"
+        'auto-compaction-retention: "1000"\n'
+        "watch-progress-notify-interval: 2000000000\n"
+        "client-transport-security:\n  cert-file: ''\n  auto-tls: false\n"
+    )
+    found = config("--config-file", str(path), "--name", "flag", ETCD_DATA_DIR="/env")
+    assert (found.name, found.data_dir, found.gateway) == ("filed", Path("/somewhere"), False)
+    assert len(found.client_urls) == 2
+    assert found.auto_compaction.keep_revisions == 1000
+    assert found.progress_notify_interval_s == 2.0
+    assert found.warnings == (
+        "--config-file is given, so these flags and variables are ignored: data-dir, name",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: [", "is not valid YAML"),
+        ("- name", "must hold `name: value` lines"),
+        ("nmae: x", "unknown setting nmae; did you mean --name"),
+        ("peer-transport-security: {auto-tls: true}", "TLS is not built yet"),
+        ("name: {a: b}", "name must be one value"),
+    ],
+)
+def test_wrong_config_files(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "etcd.yml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        config("--config-file", str(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("retention", "seconds"),
+    [("1", 3600), ("30m", 1800), ("1h30m", 5400), ("0", 0), ("72h", 259_200)],
+)
+def test_periodic_retention(retention: str, seconds: float) -> None:
+    assert config("--auto-compaction-retention", retention).auto_compaction.keep_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("300ms", 0.3), ("1.5h", 5400), ("1h30m10s", 5410), ("0", 0), ("-2s", -2), ("5us", 5e-6)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration_s(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "10", "s", "1x", "1h 2m", "h1"])
+def test_wrong_durations(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a duration"):
+        parse_duration_s(text)
+
+
+def test_quota() -> None:
+    assert config("--quota-backend-bytes=-1").quota_bytes == -1
+    assert config("--quota-backend-bytes=53248").quota_bytes == 53_248
+    assert "advised" in config("--quota-backend-bytes=9000000000").warnings[0]
