@@ -21,7 +21,7 @@ from chaos.expectations import split_expected
 from chaos.history.format import WatchEvent
 from chaos.history.reader import read_history
 from chaos.history.recorder import Recorder
-from chaos.nemesis.plan import FaultKind, draw_plan
+from chaos.nemesis.plan import FaultKind, PlannedFault, draw_plan
 from chaos.nemesis.runner import Nemesis
 from chaos.verdict import Kind, Verdict
 from chaos.workloads.register import RegisterOptions, RegisterWorkload
@@ -172,13 +172,14 @@ async def _empty_start(cluster: Cluster) -> int:
 async def _load_under_faults(
     cluster: Cluster,
     options: CellOptions,
-    plan: list[Any],
+    plan: list[PlannedFault],
     recorder: Recorder,
     progress: Progress,
 ) -> None:
     rng = Random(f"{options.seed}/workload")
     workload = RegisterWorkload(cluster.client_addresses, recorder, rng, options.workload)
-    nemesis = Nemesis(cluster, plan, recorder, Random(f"{options.seed}/nemesis"))
+    rng = Random(f"{options.seed}/nemesis")
+    nemesis = Nemesis(cluster, plan, recorder, rng, options.seconds)
     running = asyncio.create_task(workload.run())
     breaking = asyncio.create_task(nemesis.run())
     ends = time.monotonic() + options.seconds

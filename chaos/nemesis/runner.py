@@ -10,18 +10,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from random import Random
 from typing import Final
 
 from chaos.cluster.cluster import Cluster, ClusterFailed
 from chaos.history.recorder import Recorder
-from chaos.nemesis.plan import FaultKind, PlannedFault, Role
+from chaos.nemesis.plan import PAUSE_S, FaultKind, PlannedFault, Role
 
 PROBE_TIMEOUT_S: Final = 0.4
 PROBE_PAUSE_S: Final = 0.05
 LINK_LATENCY_MS: Final = 60
 LINK_JITTER_MS: Final = 20
 LEADER_TIMEOUT_S: Final = 10.0
+SERVE_AGAIN_TIMEOUT_S: Final = 10.0
+"""After this long the next fault comes, whether every member serves again or not."""
+
 
 _EVENT_KIND: Final = {
     FaultKind.KILL: "proc.kill",
@@ -40,6 +44,8 @@ class Nemesis:
         plan: what to do.
         recorder: where it is written down.
         rng: chooses among members of one role.
+        seconds: length of the load. A fault begins late if the cluster needed longer to come back
+            from the last one, and is left out if it would not end in time (the first never is).
     """
 
     def __init__(
@@ -48,23 +54,32 @@ class Nemesis:
         plan: Sequence[PlannedFault],
         recorder: Recorder,
         rng: Random,
+        seconds: float,
     ) -> None:
         self._cluster = cluster
         self._plan = plan
         self._recorder = recorder
         self._rng = rng
+        self._seconds = seconds
         self.current: PlannedFault | None = None
 
     async def run(self) -> None:
-        """Carry out the whole plan; at the end nothing is broken that can be mended here."""
+        """Carry out the plan; at the end nothing is broken that can be mended here."""
         began = time.monotonic()
-        for fault in self._plan:
-            await asyncio.sleep(max(0.0, began + fault.at_s - time.monotonic()))
+        recovered = began
+        for number, fault in enumerate(self._plan):
+            begin = max(began + fault.at_s, recovered + PAUSE_S[0])
+            if number and begin + fault.for_s > began + self._seconds:
+                return
+            await asyncio.sleep(max(0.0, begin - time.monotonic()))
             self.current = fault
             try:
                 await self._carry_out(fault)
+                with suppress(ClusterFailed):
+                    await self._cluster.wait_serving(SERVE_AGAIN_TIMEOUT_S)
             finally:
                 self.current = None
+            recovered = time.monotonic()
 
     async def _carry_out(self, fault: PlannedFault) -> None:
         kind = _EVENT_KIND[fault.kind]

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import rich.box
 import rich.console
 from rich.markup import escape
 from rich.table import Table
@@ -69,10 +70,10 @@ class Console:
         self, results: Sequence[CellResult], engine: str, verdict: Verdict, again: str
     ) -> None:
         """Print the table of cells, losses beside what was expected, and how to run it again."""
-        table = Table(title="cells", title_justify="left")
+        table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
         for column in ("cell", "verdict"):
-            table.add_column(column)
-        for column in ("ok", "fail", "unknown", "lost writes", "expected", "unexpected"):
+            table.add_column(column, no_wrap=True)
+        for column in ("ok", "fail", "unknown", "lost", "expected", "unexpected"):
             table.add_column(column, justify="right")
         for result in results:
             operations = result.operations

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +20,7 @@ from chaos.history.reader import read_history
 from chaos.nemesis.plan import FaultKind
 from chaos.verdict import Kind, Verdict
 from tests.interop import require_program, unavailable
+from tests.waiting import wait_until_sync
 
 pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("chaos-clusters")]
 
@@ -112,3 +116,35 @@ async def test_lost_disks_are_seen_and_losses_counted(target: EtcdTarget, tmp_pa
     assert Kind.DUPLICATE_REVISION in result.report.counts
     assert (tmp_path / "data").exists()
     assert any("kill-all of all" in text for text in said)
+
+
+def processes_about(path: Path) -> list[str]:
+    """Command lines of live processes that name ``path``."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                if str(path) in words and entry.name != str(os.getpid()):
+                    found.append(words)
+    return found
+
+
+def test_an_interrupted_run_leaves_no_process(target: EtcdTarget, tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [
+            *(sys.executable, "-m", "chaos.cli", "run", "--target", "etcd", "--faults", "kill"),
+            *("--seconds", "60", "--seed", "1", "--out", str(tmp_path / "run")),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as run:
+        history = tmp_path / "run" / "control" / "history.jsonl"
+        wait_until_sync(lambda: history.exists() and history.stat().st_size > 5000, 30.0)
+        run.send_signal(signal.SIGINT)
+        output, _ = run.communicate(timeout=30)
+    assert run.returncode == 2
+    assert "interrupted" in output
+    assert "Traceback" not in output
+    assert processes_about(tmp_path) == []
