@@ -23,6 +23,7 @@ from kvstore.mvcc.backend import Backend, sync_directory, translated
 from kvstore.mvcc.history import history
 from kvstore.mvcc.keyspace import Keyspace, Table
 from kvstore.mvcc.records import (
+    LINK_EVERY,
     PREVIOUS_TOMBSTONE,
     REVISION,
     TOMBSTONE,
@@ -150,8 +151,10 @@ class Store:
         """
         main = self._main
         if head is None:
-            create, version, depth, links = main, 1, 1, b""
+            create = main
+            version = depth = 1
             flags = previous_main = previous_sub = 0
+            links = b""
         else:
             flags, previous_main, previous_sub, create, version, _, depth, links = head
             depth += 1
@@ -159,61 +162,53 @@ class Store:
                 create, version, flags = main, 1, PREVIOUS_TOMBSTONE
             else:
                 version += 1
-        pair = KeyValue(
-            key=key,
-            create_revision=create,
-            mod_revision=main,
-            version=version,
-            value=value,
-            lease=lease,
+        event = Event()
+        pair = event.kv
+        pair.key = key
+        pair.create_revision = create
+        pair.mod_revision = main
+        pair.version = version
+        pair.value = value
+        if lease:
+            pair.lease = lease
+        name = REVISION.pack(main, self._sub)
+        own = b""
+        if not depth % LINK_EVERY:
+            own, links = advance_links(links, depth, name)
+        self._append(
+            name,
+            encode_record(name, flags, previous_main, previous_sub, own, pair.SerializeToString()),
+            key,
+            encode_head(key, 0, name, create, version, lease, depth, links),
+            event,
         )
-        self._append(key, flags, previous_main, previous_sub, links, depth, pair, 0)
-        if self.watch_sink is not None:
-            self._events.append(Event(kv=pair))
 
     def delete(self, key: bytes, head: Head) -> None:
         """Write the tombstone of one living key in the open write. ``head`` as for ``put``."""
-        pair = KeyValue(key=key, mod_revision=self._main)
+        event = Event(type=Event.DELETE, kv=KeyValue(key=key, mod_revision=self._main))
+        name = REVISION.pack(self._main, self._sub)
+        depth = head.depth + 1
+        own, links = advance_links(head.links, depth, name)
+        payload = event.kv.SerializeToString()
         self._append(
-            key, TOMBSTONE, head.main, head.sub, head.links, head.depth + 1, pair, TOMBSTONE
+            name,
+            encode_record(name, TOMBSTONE, head.main, head.sub, own, payload),
+            key,
+            encode_head(key, TOMBSTONE, name, 0, 0, 0, depth, links),
+            event,
         )
-        if self.watch_sink is not None:
-            self._events.append(Event(type=Event.DELETE, kv=pair))
 
-    def _append(
-        self,
-        key: bytes,
-        flags: int,
-        previous_main: int,
-        previous_sub: int,
-        links: bytes,
-        depth: int,
-        pair: KeyValue,
-        head_flags: int,
-    ) -> None:
+    def _append(self, name: bytes, record: bytes, key: bytes, head: bytes, event: Event) -> None:
         """Write a record at the next place of the open write, and make it its key's newest."""
         txn = self.backend.txn
-        sub = self._sub
-        name = REVISION.pack(self._main, sub)
-        own, links = advance_links(links, depth, name) if depth % 16 == 0 else (b"", links)
-        record = Record(flags, previous_main, previous_sub, own, pair.SerializeToString())
-        sealed = encode_record(name, record)
-        self.written_bytes += len(sealed)
-        if not txn.put(name, sealed, append=True, db=self.backend.revisions):
+        if not txn.put(name, record, append=True, db=self.backend.revisions):
             raise Damaged("revision", name, "a record is there already, or a later one")
-        head = Head(
-            head_flags,
-            self._main,
-            sub,
-            pair.create_revision,
-            pair.version,
-            pair.lease,
-            depth,
-            links,
-        )
-        self.keyspace.put(txn, key, encode_head(key, head))
-        self._sub = sub + 1
+        self.keyspace.put(txn, key, head)
+        self._sub += 1
         self.uncommitted += 1
+        self.written_bytes += len(record)
+        if self.watch_sink is not None:
+            self._events.append(event)
 
     # -- reading ---------------------------------------------------------------------------------
 
