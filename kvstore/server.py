@@ -82,6 +82,7 @@ class Server:
         self.context: ServerContext
         self.leases: LeaseExpiry
         self.grpc: GrpcApp
+        self.compactor: AutoCompactor | None = None
         self._gateway: Gateway | None = None
         self._directory: DataDirectory | None = None
         self._sockets: list[socket.socket] = []
@@ -301,13 +302,13 @@ class Server:
         async def compact(revision: int) -> None:
             await self.context.propose(Command(compaction=pb.CompactionRequest(revision=revision)))
 
-        compactor = AutoCompactor(
+        self.compactor = AutoCompactor(
             self.config.auto_compaction,
             revision=lambda: self.machine.store.current_revision,
             leads=lambda: self.node.status().engine.role is Role.LEADER,
             compact=compact,
         )
-        self._spawn(compactor.run(), "auto compaction")
+        self._spawn(self.compactor.run(), "auto compaction")
 
     def _settle_memory(self) -> None:
         """What start-up made lives until the end: keep the collector from walking it again."""
