@@ -168,7 +168,7 @@ def run(
     try:
         _check_target(chosen, cells)
         results = asyncio.run(_run_cells(options, out, console))
-    except (TargetUnavailable, ClusterFailed, ProcessFailed, ProxyServerError) as error:
+    except (TargetUnavailable, ClusterFailed, ProcessFailed, ProxyServerError, OSError) as error:
         _fail(str(error), as_json)
     except KeyboardInterrupt:
         _fail("interrupted", as_json)
@@ -231,7 +231,13 @@ def check(history: Path, as_json: bool) -> None:
 
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address of the HTTP API.")
-@click.option("--port", default=8474, show_default=True, help="Port of the HTTP API.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8474,
+    show_default=True,
+    help="Port of the HTTP API; 0 takes any free one.",
+)
 @click.option("--seed", default=0, show_default=True, help="Makes every random choice repeatable.")
 def toxid(host: str, port: int, seed: int) -> None:
     """Run a proxy server with Toxiproxy's HTTP API until Ctrl-C."""

@@ -18,6 +18,7 @@ from chaos.expectations import DECLARATIONS, flag_names, not_survived
 from chaos.verdict import Verdict
 
 FINDINGS_SHOWN_MAX: Final = 5
+CELL_WIDTH_MAX: Final = 24
 _COLOURS: Final = {
     Verdict.OK: "green",
     Verdict.VIOLATED: "bold red",
@@ -71,10 +72,10 @@ class Console:
     ) -> None:
         """Print the table of cells, losses beside what was expected, and how to run it again."""
         table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
-        for column in ("cell", "verdict"):
-            table.add_column(column, no_wrap=True)
+        table.add_column("cell", overflow="fold", max_width=CELL_WIDTH_MAX)
+        table.add_column("verdict", no_wrap=True)
         for column in ("ok", "fail", "unknown", "lost", "expected", "unexpected"):
-            table.add_column(column, justify="right")
+            table.add_column(column, justify="right", no_wrap=True)
         for result in results:
             operations = result.operations
             table.add_row(

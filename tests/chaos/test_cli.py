@@ -103,6 +103,25 @@ def test_a_target_that_is_not_there_is_named(
     assert "toxiproxy-server is not on PATH; take --proxy toxid" in result.output
 
 
+def test_an_output_directory_that_cannot_be_made_is_named(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").write_text("")
+    words = ["run", "--target", "kvstore", "--out", str(tmp_path / "file" / "below")]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    assert "Not a directory" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_directory_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    write_history(tmp_path / "control" / "history.jsonl")
+    words = ["run", "--target", "kvstore", "--out", str(tmp_path), "--json"]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    assert "already holds a run; choose another directory" in json.loads(result.output)["error"]
+
+
 def test_toxid_serves_until_sigterm() -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "chaos.cli", "toxid", "--port", "0"],

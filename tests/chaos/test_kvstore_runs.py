@@ -48,7 +48,7 @@ def test_chaos_run_with_a_killed_leader(tmp_path: Path) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "chaos.cli", "run", "--target", "kvstore"),
-            *("--faults", "kill", "--seconds", "4", "--seed", "5"),
+            *("--faults", "kill", "--seconds", "3", "--seed", "5"),
             *("--out", str(tmp_path), "--json"),
         ],
         capture_output=True,

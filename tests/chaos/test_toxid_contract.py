@@ -41,6 +41,11 @@ def round_trip_s(sock: socket.socket, payload: bytes = b"ping") -> float:
     return time.monotonic() - began
 
 
+def fastest_s(sock: socket.socket) -> float:
+    """The best of a few round trips: a busy machine makes single ones slow."""
+    return min(round_trip_s(sock) for _ in range(5))
+
+
 @pytest.fixture
 def listen(proxies: Proxies, echo: EchoServer) -> str:
     return proxies.create("echo", echo.address)
@@ -119,27 +124,27 @@ def test_upstream_down_closes_the_client(proxies: Proxies) -> None:
 
 def test_latency_delays_and_can_be_changed_and_removed(proxies: Proxies, listen: str) -> None:
     with dial(listen) as sock:
-        assert round_trip_s(sock) < 0.08
+        assert fastest_s(sock) < 0.08
         name = proxies.add_toxic("echo", "latency", {"latency": 100})
-        assert 0.095 <= round_trip_s(sock) < 0.4
+        assert 0.095 <= round_trip_s(sock) < PATIENCE_S
         changed = proxies.update_toxic("echo", name, {"latency": 200})
         assert changed["attributes"] == {"latency": 200, "jitter": 0}
-        assert 0.195 <= round_trip_s(sock) < 0.5
+        assert 0.195 <= round_trip_s(sock) < PATIENCE_S
         proxies.remove_toxic("echo", name)
-        assert round_trip_s(sock) < 0.08
+        assert fastest_s(sock) < 0.08
 
 
 def test_latency_of_one_direction_adds_to_the_other(proxies: Proxies, listen: str) -> None:
     proxies.add_toxic("echo", "latency", {"latency": 60}, stream="upstream")
     proxies.add_toxic("echo", "latency", {"latency": 60}, stream="downstream")
     with dial(listen) as sock:
-        assert 0.115 <= round_trip_s(sock) < 0.4
+        assert 0.115 <= round_trip_s(sock) < PATIENCE_S
 
 
 def test_bandwidth_limits_the_rate(proxies: Proxies, listen: str) -> None:
     proxies.add_toxic("echo", "bandwidth", {"rate": 100})
     with dial(listen) as sock:
-        assert 0.25 <= round_trip_s(sock, b"x" * 30_000) < 1.0
+        assert 0.25 <= round_trip_s(sock, b"x" * 30_000) < PATIENCE_S
 
 
 def test_timeout_zero_swallows_and_closes_when_removed(proxies: Proxies, listen: str) -> None:
@@ -163,7 +168,7 @@ def test_timeout_closes_after_its_time(proxies: Proxies, listen: str) -> None:
         sock.sendall(b"lost")
         with contextlib.suppress(ConnectionError):
             assert sock.recv(1) == b""
-        assert 0.09 <= time.monotonic() - began < 0.6
+        assert 0.09 <= time.monotonic() - began < PATIENCE_S
 
 
 def test_slow_close_holds_the_end_back(proxies: Proxies) -> None:
@@ -177,7 +182,7 @@ def test_slow_close_holds_the_end_back(proxies: Proxies) -> None:
             accepted.close()
             assert receive(client, 3) == b"bye"
             assert client.recv(1) == b""
-            assert 0.14 <= time.monotonic() - began < 0.6
+            assert 0.14 <= time.monotonic() - began < PATIENCE_S
 
 
 def test_reset_peer_resets(proxies: Proxies, listen: str) -> None:
@@ -205,7 +210,7 @@ def test_limit_data_closes_after_so_many_bytes(proxies: Proxies, listen: str) ->
 def test_toxicity_zero_touches_nothing(proxies: Proxies, listen: str) -> None:
     proxies.add_toxic("echo", "latency", {"latency": 1000}, toxicity=0.0)
     with dial(listen) as sock:
-        assert round_trip_s(sock) < 0.5
+        assert fastest_s(sock) < 0.5
 
 
 def test_reset_enables_and_cleans(proxies: Proxies, listen: str) -> None:
@@ -214,7 +219,7 @@ def test_reset_enables_and_cleans(proxies: Proxies, listen: str) -> None:
     proxies.reset()
     assert proxies.proxies()["echo"].toxics() == {}
     with dial(listen) as sock:
-        assert round_trip_s(sock) < 0.5
+        assert fastest_s(sock) < 0.5
 
 
 def test_toxics_of_the_library_objects(proxies: Proxies, listen: str) -> None:
