@@ -20,8 +20,11 @@ import grpc
 import pytest
 
 from consensus.errors import StorageError
+from kvstore.datadir import DataDirectory
+from kvstore.identity import identify
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.snapshot_file import check_snapshot_file, stream_pieces, tail
+from kvstore.urls import parse_urls
 from tests.interop import free_ports, require_program
 from tests.kvstore.rpc.member import running_member
 from tests.waiting import wait_until, wait_until_sync
@@ -154,9 +157,7 @@ def test_a_peer_address_beyond_loopback_needs_a_password(tmp_path: Path) -> None
     assert "cannot read /nonexistent" in text
 
 
-def test_a_data_directory_in_use_of_another_cluster_damaged_or_unusable(
-    launcher: Launcher, tmp_path: Path
-) -> None:
+def test_a_data_directory_in_use_or_of_another_cluster(launcher: Launcher, tmp_path: Path) -> None:
     running = launcher.start(engine="local")
     running.wait_ready()
     client = f"http://127.0.0.1:{free_ports(1)[0]}"
@@ -171,19 +172,38 @@ def test_a_data_directory_in_use_of_another_cluster_damaged_or_unusable(
     status, text = refused(*flags, "--initial-cluster-token", "other", cwd=tmp_path)
     assert status == 1
     assert "belongs to member 'default'" in text
+
+
+def test_data_directories_that_cannot_be_used(tmp_path: Path) -> None:
+    urls = {"a": parse_urls("http://127.0.0.1:1", "x")}
+    ours = identify(urls, "a", "token")
+    DataDirectory(tmp_path / "data", ours, "a").close()
+    DataDirectory(tmp_path / "data", ours, "a").close()
+    with pytest.raises(StorageError, match=r"belongs to member 'a' .* of cluster"):
+        DataDirectory(tmp_path / "data", identify(urls, "a", "other"), "a")
     identity = tmp_path / "data/member/identity.json"
+    text = identity.read_text()
+    identity.write_text(text.replace('"format_version": 1', '"format_version": 2'))
+    with pytest.raises(StorageError, match="has format version 2, this release reads version 1"):
+        DataDirectory(tmp_path / "data", ours, "a")
     identity.write_text("garbage")
-    status, text = refused(*flags, cwd=tmp_path)
-    assert status == 1
-    assert "identity.json is damaged" in text
+    with pytest.raises(StorageError, match=r"identity\.json is damaged"):
+        DataDirectory(tmp_path / "data", ours, "a")
     (tmp_path / "file").write_text("")
-    status, text = refused(*flags[:2], "--data-dir", "file/data", *flags[4:], cwd=tmp_path)
-    assert status == 1
-    assert "cannot use data directory" in text
+    with pytest.raises(StorageError, match="cannot use data directory"):
+        DataDirectory(tmp_path / "file/data", ours, "a")
     (tmp_path / "real/member/wal").mkdir(parents=True)
-    status, text = refused(*flags[:2], "--data-dir", "real", *flags[4:], cwd=tmp_path)
-    assert status == 1
-    assert "holds data of etcd itself" in text
+    with pytest.raises(StorageError, match="holds data of etcd itself"):
+        DataDirectory(tmp_path / "real", ours, "a")
+
+
+def test_ids_are_etcds_own() -> None:
+    """The IDs that etcd gives a cluster of one with default settings."""
+    urls = {"default": parse_urls("http://localhost:2380", "x")}
+    identity = identify(urls, "default", "etcd-cluster")
+    assert f"{identity.member_id:x}" == "8e9e05c52164694d"
+    assert f"{identity.cluster_id:x}" == "cdf818194e3a8c32"
+    assert identity.id_of(None) == identity.id_of("nobody") == 0
 
 
 def test_a_damaged_database_is_told_and_not_served(launcher: Launcher, tmp_path: Path) -> None:
