@@ -53,8 +53,8 @@ class Settings:
 
     def client(self) -> AsyncClient:
         """Return a client made from the options. Fails if they make no sense together."""
-        if self.debug:
-            os.environ["GRPC_VERBOSITY"] = "debug"
+        # What gRPC would log of a failed connection is in the error that the user gets.
+        os.environ["GRPC_VERBOSITY"] = "debug" if self.debug else "none"
         from kvstore.client import AsyncClient
 
         user, _, password = self.user.partition(":")

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
@@ -39,6 +39,7 @@ class Server:
     client_port: int
     log_path: Path
     process: subprocess.Popen[bytes] | None = None
+    scheme: str = "http"
 
     @property
     def endpoint(self) -> str:
@@ -61,6 +62,9 @@ class Server:
         """Ask the member itself; fails the test if its process has ended."""
         assert self.process is not None
         assert self.process.poll() is None, self.log_path.read_text(errors="replace")[-2000:]
+        if self.scheme == "https":
+            # Its health is behind client certificates, so its log must tell.
+            return b"serving client traffic securely" in self.log_path.read_bytes()
         url = f"http://{self.endpoint}/health"
         try:
             with urllib.request.urlopen(url, timeout=2) as answer:
@@ -79,8 +83,17 @@ class Server:
 
 
 @contextlib.contextmanager
-def cluster(kind: str, directory: Path, size: int = 1, *flags: str) -> Iterator[list[Server]]:
-    """Run ``size`` members of ``kind`` with their data under ``directory``."""
+def cluster(
+    kind: str,
+    directory: Path,
+    size: int = 1,
+    *flags: str,
+    prepare: Callable[[list[Server]], None] = lambda _: None,
+) -> Iterator[list[Server]]:
+    """Run ``size`` members of ``kind`` with their data under ``directory``.
+
+    ``prepare`` is called with the members before they are started.
+    """
     ports = free_ports(2 * size)
     peers = [f"http://127.0.0.1:{port}" for port in ports[size:]]
     initial = ",".join(f"infra{index}={peer}" for index, peer in enumerate(peers))
@@ -105,6 +118,7 @@ def cluster(kind: str, directory: Path, size: int = 1, *flags: str) -> Iterator[
                 directory / f"infra{index}.log",
             )
         )
+    prepare(servers)
     try:
         for server in servers:
             server.launch()
