@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+Concerned = list[tuple[Watcher, tuple[int, ...]]]
+"""Watchers, each with the numbers of the events of a revision that it gets."""
+
 HeaderOf = Callable[[int], etcdserverpb_pb2.ResponseHeader]
 """Makes the response header of this member for a revision."""
 
@@ -164,10 +167,11 @@ class WatchHub:
         if not concerned:
             return
         header = self.header_field(revision)
-        blocks: dict[tuple[tuple[int, ...], bool], EventBlock] = {}
+        # Watchers that want the same events hold one and the same tuple of numbers.
+        blocks: dict[tuple[int, bool], EventBlock] = {}
         encoded: dict[tuple[int, bool], bytes] = {}
         for watcher, numbers in concerned:
-            which = (numbers, watcher.prev_kv)
+            which = (id(numbers), watcher.prev_kv)
             block = blocks.get(which)
             if block is None:
                 fields = []
@@ -181,9 +185,7 @@ class WatchHub:
             if not watcher.stream.offer(watcher, header, block):
                 self.fall_behind(watcher, revision)
 
-    def _concerned_by_one(
-        self, revision: int, event: mvccpb_pb2.Event
-    ) -> list[tuple[Watcher, tuple[int, ...]]]:
+    def _concerned_by_one(self, revision: int, event: mvccpb_pb2.Event) -> Concerned:
         """Return whom a revision of one event concerns: the common case, kept short."""
         only = (0,)
         return [
@@ -192,17 +194,30 @@ class WatchHub:
             if watcher.next_revision <= revision and watcher.wants(event)
         ]
 
-    def _concerned_by_many(
-        self, revision: int, events: Sequence[mvccpb_pb2.Event]
-    ) -> list[tuple[Watcher, tuple[int, ...]]]:
-        """Return whom a revision concerns, each with the numbers of the events that it wants."""
-        match = self._index.match
-        concerned: dict[Watcher, list[int]] = {}
+    def _concerned_by_many(self, revision: int, events: Sequence[mvccpb_pb2.Event]) -> Concerned:
+        """Return whom a revision concerns, each with the numbers of the events that it wants.
+
+        The work grows with events times *different* ranges, not with events times watchers.
+        """
+        match_groups = self._index.match_groups
+        groups: dict[int, tuple[dict[Watcher, None], list[int]]] = {}
         for number, event in enumerate(events):
-            for watcher in match(event.kv.key):
-                if watcher.next_revision <= revision and watcher.wants(event):
-                    concerned.setdefault(watcher, []).append(number)
-        return [(watcher, tuple(numbers)) for watcher, numbers in concerned.items()]
+            for group in match_groups(event.kv.key):
+                groups.setdefault(id(group), (group, []))[1].append(number)
+        concerned: Concerned = []
+        for group, matching in groups.values():
+            wanted: dict[tuple[bool, bool], tuple[int, ...]] = {}
+            for watcher in group:
+                if watcher.next_revision > revision:
+                    continue
+                filters = (watcher.no_put, watcher.no_delete)
+                numbers = wanted.get(filters)
+                if numbers is None:
+                    numbers = tuple(n for n in matching if watcher.wants(events[n]))
+                    wanted[filters] = numbers
+                if numbers:
+                    concerned.append((watcher, numbers))
+        return concerned
 
     def _encode(self, event: mvccpb_pb2.Event, prev_kv: bool) -> bytes:
         """Encode one event, with the value before it where that is wanted and still there."""

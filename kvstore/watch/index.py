@@ -148,8 +148,18 @@ class WatchIndex(Generic[W]):
 
     def match(self, key: bytes) -> list[W]:
         """Return the watchers that ``key`` concerns."""
+        groups = self.match_groups(key)
+        if len(groups) == 1:
+            return list(groups[0])
+        return [watcher for group in groups for watcher in group]
+
+    def match_groups(self, key: bytes) -> list[dict[W, None]]:
+        """Return the same in groups of watchers that watch the very same key or range.
+
+        The groups are the index's own: do not change them, nor the index while using them.
+        """
         group = self._exact.get(key)
-        found = list(group) if group else []
+        found = [group] if group else []
         node = self._root
         if node is None:
             return found
@@ -158,7 +168,7 @@ class WatchIndex(Generic[W]):
         while True:
             if node.begin <= key:
                 if node.end is None or node.end > key:
-                    found.extend(node.watchers)
+                    found.append(node.watchers)
                 right = node.right
                 if right is not None and (right.max_end is None or right.max_end > key):
                     later.append(right)
