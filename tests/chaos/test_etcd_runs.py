@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -73,29 +72,17 @@ async def test_a_member_that_cannot_start_is_told_with_its_log(
     assert not any(process.running for process in cluster.processes.values())
 
 
-def test_chaos_run_with_a_killed_leader(target: EtcdTarget, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "chaos.cli", "run", "--target", "etcd", "--faults", "kill"),
-            *("--seconds", "3", "--seed", "11", "--out", str(tmp_path), "--json"),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    document = json.loads(done.stdout)
-    assert document["verdict"] == "ok"
-    assert [cell["cell"] for cell in document["cells"]] == ["control", "kill"]
-    assert "--seed 11" in document["replay"]
-    control = read_history(tmp_path / "control" / "history.jsonl")
-    killed = read_history(tmp_path / "kill" / "history.jsonl")
-    assert not [fault for fault in control.faults if fault.kind != "heal"]
-    effect = next(fault for fault in killed.faults if fault.phase == "effect")
-    assert effect.kind == "proc.kill"
-    assert "exit code -9" in effect.evidence
-    assert len(killed.watches) == 3
-    assert not (tmp_path / "kill" / "data").exists()
+async def test_a_partitioned_etcd_keeps_its_promises(target: EtcdTarget, tmp_path: Path) -> None:
+    options = CellOptions(target=target, faults=(FaultKind.PARTITION,), seconds=3.0, seed=11)
+    result = await run_cell(options, tmp_path, lambda said: None)
+    assert result.verdict is Verdict.OK, result.report.findings
+    assert not (tmp_path / "data").exists()
+    history = read_history(result.history_path)
+    effect = next(fault for fault in history.faults if fault.phase == "effect")
+    assert effect.kind == "net.partition"
+    assert effect.evidence.startswith("leader")
+    assert len(history.watches) == 3
+    assert history.header["plan"][0]["role"] == "leader"
 
 
 class ForgetfulEtcd(EtcdTarget):
