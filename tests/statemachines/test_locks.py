@@ -158,6 +158,17 @@ def test_tokens_grow_after_a_lock_was_free_and_after_a_restart() -> None:
     assert driver.do("acquire", name="l", owner="a", ttl_ms=10)["token"] > first
 
 
+def test_who_gave_up_before_the_lock_was_free_does_not_get_it() -> None:
+    driver = Driver(Locks)
+    driver.do("acquire", name="l", owner="a", ttl_ms=10)
+    driver.do("acquire", name="l", owner="b", ttl_ms=10, wait_ms=15)
+    driver.do("acquire", name="l", owner="c", ttl_ms=10, wait_ms=100)
+    driver.clock_ms += 20  # nobody proposed while a's time and b's patience ran out
+    driver.do("tick")
+    holder = driver.ask("holder", name="l")
+    assert (holder["owner"], holder["waiters"]) == ("c", [])
+
+
 def test_a_holder_that_was_paused_learns_that_it_lost_the_lock() -> None:
     driver = Driver(Locks)
     old = driver.do("acquire", name="l", owner="a", ttl_ms=10)["token"]

@@ -85,6 +85,14 @@ TestMap = MapRules.TestCase
 TestMap.settings = STATEFUL
 
 
+def test_a_page_begins_at_the_prefix_even_behind_an_earlier_key() -> None:
+    driver = Driver(Map)
+    for key in ("a", "b", "bb", "c"):
+        driver.do("put", key=key, value=1)
+    page = driver.ask("items", prefix="c", after="a", limit=1)
+    assert [row["key"] for row in page["items"]] == ["c"]
+
+
 def test_bounds_of_keys_and_bytes_refuse_new_keys_and_let_old_ones_shrink(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -183,6 +183,21 @@ def test_what_a_lost_worker_had_goes_back_to_its_old_place() -> None:
     assert states(driver, "t3") == [("assigned", "b")]
 
 
+def test_an_attempt_that_failed_cannot_finish_the_next_one_on_the_same_worker() -> None:
+    driver = Driver(Scheduler)
+    driver.do("join", worker="a", capacity=1, ttl_ms=100)
+    driver.do("submit", task="t", attempts_max=2)
+    driver.do("claim", worker="a")
+    failed = driver.do("fail", worker="a", task="t", attempt=1, reason="disk full")
+    assert failed == {"task": "t", "state": "assigned"}
+    [again] = driver.do("claim", worker="a")
+    assert again["attempt"] == 2
+    assert refused(driver.do("complete", worker="a", task="t", attempt=1))
+    last = driver.do("fail", worker="a", task="t", attempt=2, reason="disk full")
+    assert last == {"task": "t", "state": "failed"}
+    assert driver.ask("status", task="t")["result"] == "disk full"
+
+
 def test_a_task_can_be_cancelled_in_every_state() -> None:
     driver = Driver(Scheduler)
     driver.do("join", worker="a", capacity=1, ttl_ms=100)

@@ -186,6 +186,26 @@ async def test_a_session_that_ended_says_that_the_command_was_not_applied() -> N
         assert await Handle(session, Counter).read() == 0
 
 
+class OneLossNode(Node):
+    """A node that loses the answer of one command, and whose session has ended by the next."""
+
+    async def propose(self, command: bytes, timeout_s: float = 1.0) -> Applied:
+        applied = await super().propose(command, timeout_s)
+        if "answer" in applied.result:
+            await super().propose(encode_close(1))
+            raise OutcomeUnknown("the answer was lost")
+        return applied
+
+
+async def test_a_session_that_ended_after_a_lost_answer_says_that_nobody_knows() -> None:
+    async with OneLossNode(SessionMachine(Counter()), LocalEngine()) as node:
+        session = Session(node)
+        await session.open()
+        with pytest.raises(OutcomeUnknown, match="others were lost"):
+            await Handle(session, Counter).add()
+        assert await Handle(session, Counter).read() == 1
+
+
 def test_a_durable_machine_cannot_be_wrapped() -> None:
     class Durable(Counter):
         def position(self) -> Any:
