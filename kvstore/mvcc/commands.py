@@ -12,6 +12,7 @@ from operator import eq, gt, lt, ne
 from typing import Any, Final, cast
 
 from kvstore.errors import (
+    COMPACTED,
     KEY_NOT_FOUND,
     LEASE_NOT_FOUND,
     Status,
@@ -78,9 +79,9 @@ class Commands:
             old_lease = head.lease
             if not head.flags & TOMBSTONE:
                 if request.prev_kv:
-                    response.prev_kv.MergeFromString(store.payload(key, head))
+                    response.prev_kv.MergeFromString(store.payload(head.main, head.sub))
                 if request.ignore_value:
-                    value = KeyValue.FromString(store.payload(key, head)).value
+                    value = KeyValue.FromString(store.payload(head.main, head.sub)).value
                 if request.ignore_lease:
                     lease = old_lease
         store.put(key, value, lease, head)
@@ -110,7 +111,7 @@ class Commands:
         living = store.living(request.key, request.range_end)
         if request.prev_kv:
             for key, head in living:
-                response.prev_kvs.add().MergeFromString(store.payload(key, head))
+                response.prev_kvs.add().MergeFromString(store.payload(head.main, head.sub))
         self.delete_living(living)
         response.deleted = len(living)
         response.header.revision = store.write_revision
@@ -181,7 +182,12 @@ class Commands:
             if kind == "request_txn":
                 refusal = self._check_ranges(operation.request_txn, taken)
             elif kind == "request_range":
-                refusal = check_revision(self._store, operation.request_range.revision)
+                revision = operation.request_range.revision
+                refusal = check_revision(self._store, revision)
+                # A lone Range takes a negative revision for the newest; in a txn etcd counts it
+                # among the compacted ones (all of them below -1, and -1 after a compaction).
+                if revision < 0 and revision < self._store.state.compact_revision:
+                    refusal = COMPACTED
             if refusal is not None:
                 return refusal
         return None
@@ -214,7 +220,7 @@ class Commands:
         for key, head in store.living(compare.key, compare.range_end):
             found = True
             if by_value:
-                actual: Any = KeyValue.FromString(store.payload(key, head)).value
+                actual: Any = KeyValue.FromString(store.payload(head.main, head.sub)).value
             else:
                 actual = _FIELDS.get(compare.target, _zero)(head)
             if not _compare(compare, actual):

@@ -86,71 +86,69 @@ def range_steps(
     response.header.revision = store.write_revision
     revision = request.revision if request.revision > 0 else store.write_revision
     with store.pin():
-        yield from _collect(store, request, revision, response)
+        yield from _answer(store, request, revision, response)
     return response
 
 
-def _collect(
+def _answer(
     store: Store, request: RangeRequest, revision: int, response: RangeResponse
 ) -> Generator[None, None, None]:
     """Fill in ``kvs``, ``count`` and ``more``."""
-    limit = max(request.limit, 0)
-    by_value = request.sort_target == RangeRequest.VALUE
+    key, end, limit = request.key, _end(request), max(request.limit, 0)
+    if request.count_only:
+        response.count = yield from store.count_steps(key, end, revision)
+        return
     filtered = _filtered(request)
-    rearranged = request.sort_order or request.sort_target or filtered
+    in_order = not (request.sort_order or request.sort_target or filtered)
     # Without a sort order etcd sorts only the first limit + 1 keys, whatever the sort target.
-    window = limit + 1 if limit and not request.sort_order and not filtered else 0
-    count_only, keys_only = request.count_only, request.keys_only
+    wanted = 0 if request.sort_order or filtered or not limit else limit + (not in_order)
+    by_value = request.sort_target == RangeRequest.VALUE
     candidates: list[tuple[bytes, Found]] = []
-    kvs = response.kvs
     count = 0
-    for item in _heads(store, request):
+    for item in store.heads(key, end):
         if item is None:
             yield
             continue
         key, head = item
-        if head.main <= revision:
-            if head.flags & TOMBSTONE:
-                continue
-            found: Found = head
-        else:
-            payload = store.visible(head, revision)
-            if payload is None:
-                continue
-            found = KeyValue.FromString(payload)
-        count += 1
-        if count_only:
+        found = _found(store, head, revision)
+        if found is None:
             continue
-        if rearranged:
-            if window and len(candidates) == window:
-                continue
-            if by_value and isinstance(found, Head):
-                found = KeyValue.FromString(store.payload(key, found))
-            candidates.append((key, found))
-        elif not limit or len(kvs) < limit:
-            _fill(store, kvs.add(), key, found, keys_only)
+        count += 1
+        if in_order:
+            _fill(store, response.kvs.add(), key, found, request.keys_only)
         else:
-            response.more = True
+            if by_value and isinstance(found, Head):
+                found = KeyValue.FromString(store.payload(found.main, found.sub))
+            candidates.append((key, found))
+        if count == wanted:
+            break
+    if wanted and count == wanted:
+        count += yield from store.count_steps(key + b"\0", end, revision)
     response.count = count
-    if rearranged:
-        chosen = _arrange(candidates, request)
-        response.more = bool(limit) and len(chosen) > limit
-        for number, (key, found) in enumerate(chosen[:limit] if limit else chosen):
-            _fill(store, kvs.add(), key, found, keys_only)
-            if number % FILL_PAUSE == FILL_PAUSE - 1:
-                yield
+    if in_order:
+        response.more = 0 < limit < count
+        return
+    chosen = _arrange(candidates, request)
+    response.more = 0 < limit < len(chosen)
+    for number, (key, found) in enumerate(chosen[:limit] if limit else chosen, 1):
+        _fill(store, response.kvs.add(), key, found, request.keys_only)
+        if not number % FILL_PAUSE:
+            yield
 
 
 FILL_PAUSE: Final = 256
 """Records read between two pauses after a sort."""
 
 
-def _heads(store: Store, request: RangeRequest) -> Any:
-    key, range_end = request.key, request.range_end
-    if range_end:
-        return store.heads(key, scan_end(range_end))
-    head = store.head(key)
-    return () if head is None else ((key, head),)
+def _end(request: RangeRequest) -> bytes | None:
+    return scan_end(request.range_end) if request.range_end else request.key + b"\0"
+
+
+def _found(store: Store, head: Head, revision: int) -> Found | None:
+    if head.main <= revision:
+        return None if head.flags & TOMBSTONE else head
+    payload = store.visible(head, revision)
+    return None if payload is None else KeyValue.FromString(payload)
 
 
 def _fill(store: Store, pair: KeyValue, key: bytes, found: Found, keys_only: bool) -> None:
@@ -166,7 +164,7 @@ def _fill(store: Store, pair: KeyValue, key: bytes, found: Found, keys_only: boo
         pair.version = found.version
         pair.lease = found.lease
     else:
-        pair.MergeFromString(store.payload(key, found))
+        pair.MergeFromString(store.payload(found.main, found.sub))
 
 
 def _filtered(request: RangeRequest) -> bool:

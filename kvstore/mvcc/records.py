@@ -157,6 +157,17 @@ def decode_head(key: bytes, sealed: bytes) -> Head:
     return _new_head(Head, fields)
 
 
+def head_summary(key: bytes, sealed: bytes) -> tuple[int, bytes]:
+    """Return a head's flags and its main revision as eight bytes, which sort like it.
+
+    Raises:
+        Damaged: the checksum does not match.
+    """
+    if crc32c(key + sealed[4:]) != int.from_bytes(sealed[:4], "big"):
+        raise Damaged("index", key, "checksum mismatch")
+    return sealed[4], sealed[5:13]
+
+
 def encode_record(
     name: bytes, flags: int, previous_main: int, previous_sub: int, links: bytes, payload: bytes
 ) -> bytes:
@@ -181,6 +192,20 @@ def decode_record(name: bytes, sealed: bytes) -> Record:
         raise Damaged("revision", name, "checksum mismatch")
     start = _RECORD.size + (flags >> LEVELS_SHIFT) * REVISION.size
     return Record(flags, main, sub, sealed[_RECORD.size : start], sealed[start:])
+
+
+def living_payload(name: bytes, sealed: bytes) -> bytes:
+    """Return the payload of a record that must not be a deletion; quicker than all of it.
+
+    Raises:
+        Damaged: the checksum does not match, or it is a deletion.
+    """
+    if crc32c(name + sealed[4:]) != int.from_bytes(sealed[:4], "big"):
+        raise Damaged("revision", name, "checksum mismatch")
+    flags = sealed[4]
+    if flags & TOMBSTONE:
+        raise Damaged("revision", name, "a living key points to a deletion")
+    return sealed[_RECORD.size + (flags >> LEVELS_SHIFT) * REVISION.size :]
 
 
 def link(links: bytes, level: int) -> tuple[int, int]:

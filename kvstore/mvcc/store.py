@@ -12,7 +12,7 @@ the physical removal of compacted records is its own business, and changes no an
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
@@ -35,7 +35,9 @@ from kvstore.mvcc.records import (
     decode_record,
     encode_head,
     encode_record,
+    head_summary,
     link,
+    living_payload,
     seal,
     unseal,
 )
@@ -224,16 +226,17 @@ class Store:
             raise Damaged("revision", name, "missing")
         return decode_record(name, sealed)
 
-    def payload(self, key: bytes, head: Head) -> bytes:
-        """Return the marshalled KeyValue that a living head points to.
+    def payload(self, main: int, sub: int) -> bytes:
+        """Return the marshalled KeyValue of a record that must be there, and no deletion.
 
         Raises:
-            Damaged: the record is missing, damaged, a tombstone, or another revision's.
+            Damaged: the record is missing, damaged, or a deletion.
         """
-        record = self.record(head.main, head.sub)
-        if record.flags & TOMBSTONE:
-            raise Damaged("index", key, "a living key points to a tombstone")
-        return record.payload
+        name = REVISION.pack(main, sub)
+        sealed = self.backend.txn.get(name, db=self.backend.revisions)
+        if sealed is None:
+            raise Damaged("revision", name, "missing")
+        return living_payload(name, sealed)
 
     def locate(self, head: Head, revision: int) -> tuple[int, int] | None:
         """Return (main, sub) of the record that a key shows at ``revision``, or None.
@@ -266,7 +269,7 @@ class Store:
         ``revision`` must not be compacted.
         """
         place = self.locate(head, revision)
-        return None if place is None else self.record(*place).payload
+        return None if place is None else self.payload(*place)
 
     def history(
         self, from_revision: int, key: bytes, range_end: bytes, max_revisions: int, to_revision: int
@@ -321,6 +324,31 @@ class Store:
             else:
                 return
             yield None
+
+    def count_steps(
+        self, start: bytes, end: bytes | None, revision: int
+    ) -> Generator[None, None, int]:
+        """Count the keys in [start, end) that live at ``revision``, pausing as ``heads`` does.
+
+        A head is read no further than to its flags and revision: a Range with a limit counts many
+        more keys than it returns.
+        """
+        newest = revision.to_bytes(8, "big")
+        total = 0
+        while True:
+            deadline = time.perf_counter() + SLICE_S
+            for key, raw in self.keyspace.scan(self.backend.txn, start, end):
+                flags, main = head_summary(key, raw)
+                if main <= newest:
+                    total += not flags & TOMBSTONE
+                else:
+                    total += self.locate(decode_head(key, raw), revision) is not None
+                if time.perf_counter() > deadline:
+                    start = key + b"\0"
+                    break
+            else:
+                return total
+            yield
 
     def living(self, key: bytes, range_end: bytes) -> list[tuple[bytes, Head]]:
         """Return the keys of a range that live now, without pausing. ``range_end`` as etcd's."""
