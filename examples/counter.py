@@ -51,6 +51,7 @@ def main() -> None:
                     leader = max(found, key=lambda said: said["term"])["leader"]
                     print(f"killing the leader, {leader} ...")
                     members[leader].kill()
+                    members[leader].wait()
             print(f"read() -> {client.query(Counter.encode('read'))}: nothing was lost")
         finally:
             for process in members.values():
