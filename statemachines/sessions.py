@@ -223,8 +223,9 @@ class SessionMachine(StateMachine):
                     raise ValueError("the snapshot ends inside its table of sessions")
                 rest += piece
                 yield
+        rows = [json.loads(line) for line in lines[1:]]
         yield from self.inner.restore_steps(itertools.chain([rest], source), position)
-        self._load([json.loads(line) for line in lines[1:]])
+        self._load(rows)
 
     def close(self) -> None:
         """Close the wrapped machine."""
