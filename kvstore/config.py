@@ -72,7 +72,6 @@ class ServerConfig:
     host_whitelist: frozenset[str]
     auto_compaction: AutoCompaction
     progress_notify_interval_s: float
-    metrics_extensive: bool
     log_level: str
     log_format: str
     log_outputs: tuple[str, ...]
@@ -230,6 +229,8 @@ def resolve(given: Given) -> ServerConfig:
             "--initial-cluster-state=existing: members cannot be added to a running cluster yet; "
             "this works for a member that was part of --initial-cluster from the start"
         )
+    if _one_of(given, "metrics", ("basic", "extensive")) == "extensive":
+        warnings.append("--metrics=extensive: durations of calls are not measured yet")
     quota = given["quota-backend-bytes"]
     if quota > QUOTA_ADVISED_MAX_BYTES:
         warnings.append(f"--quota-backend-bytes={quota} is more than the advised 8 GiB")
@@ -264,7 +265,6 @@ def resolve(given: Given) -> ServerConfig:
         host_whitelist=_origins(given["host-whitelist"]),
         auto_compaction=_auto_compaction(given),
         progress_notify_interval_s=progress,
-        metrics_extensive=_one_of(given, "metrics", ("basic", "extensive")) == "extensive",
         log_level=_one_of(given, "log-level", LOG_LEVELS),
         log_format=_one_of(given, "log-format", ("json", "console")),
         log_outputs=tuple(part for part in given["log-outputs"].split(",") if part),

@@ -181,7 +181,7 @@ USED: Final = (
         LOGGING,
         "more places for /metrics and /health, without the data",
     ),
-    Flag("metrics", "basic", "string", LOGGING, "basic, or extensive for call durations too"),
+    Flag("metrics", "basic", "string", LOGGING, "basic or extensive (the same page today)"),
     Flag(
         "watch-progress-notify-interval",
         600.0,

@@ -84,14 +84,22 @@ class Listeners:
         app: the ASGI application.
         sockets: listening sockets; closed when serving ends.
         max_concurrent_streams: streams that one connection may have open.
+        log_format: "json" or "console".
     """
 
     def __init__(
-        self, app: Any, sockets: Sequence[socket.socket], max_concurrent_streams: int
+        self,
+        app: Any,
+        sockets: Sequence[socket.socket],
+        max_concurrent_streams: int,
+        log_format: str,
     ) -> None:
         self._sockets = tuple(sockets)
         bind = tuple(f"fd://{bound.fileno()}" for bound in self._sockets)
-        self._server = h2corn.Server(app, h2corn_config(bind, max_concurrent_streams))
+        config = h2corn_config(
+            bind, max_concurrent_streams, log_format="json" if log_format == "json" else "text"
+        )
+        self._server = h2corn.Server(app, config)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

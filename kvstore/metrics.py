@@ -24,19 +24,10 @@ from kvstore.rpc.context import ServerContext
 from kvstore.rpc.grpc_asgi import Traffic
 from kvstore.rpc.registry import Registry
 from kvstore.version import CLUSTER_VERSION, ETCD_VERSION
+from kvstore.watch import WatchHub
 
 CODE_NAMES: Final = {code: code.name.title().replace("_", "") for code in Code} | {Code.OK: "OK"}
 FD_DIRECTORY: Final = Path("/proc/self/fd")
-
-
-class ServerStats:
-    """Counters that belong to no other part."""
-
-    __slots__ = ("leader_changes", "proposals_failed")
-
-    def __init__(self) -> None:
-        self.leader_changes = 0
-        self.proposals_failed = 0
 
 
 class ServerCollector(Collector):
@@ -47,7 +38,7 @@ class ServerCollector(Collector):
         registry: its methods, with their counters.
         traffic: bytes of gRPC.
         monitor: the event loop's gaps.
-        stats: what nobody else counts.
+        hub: its watchers.
     """
 
     def __init__(
@@ -56,18 +47,21 @@ class ServerCollector(Collector):
         registry: Registry,
         traffic: Traffic,
         monitor: LoopMonitor,
-        stats: ServerStats,
+        hub: WatchHub,
     ) -> None:
         self._context = context
         self._registry = registry
         self._traffic = traffic
         self._monitor = monitor
-        self._stats = stats
+        self._hub = hub
+        self.leader_changes = 0
+        """Elections whose leader this member came to know."""
 
     def collect(self) -> Iterable[Metric]:
         """Yield everything as it is now."""
         yield from self._raft()
         yield from self._store()
+        yield from self._watch()
         yield from self._grpc()
         yield from self._process()
 
@@ -85,7 +79,7 @@ class ServerCollector(Collector):
         yield counter(
             "etcd_server_leader_changes_seen",
             "The number of leader changes seen.",
-            self._stats.leader_changes,
+            self.leader_changes,
         )
         # etcd has these three as gauges or counters without the suffix that OpenMetrics asks for.
         yield gauge(
@@ -106,7 +100,7 @@ class ServerCollector(Collector):
         yield counter(
             "etcd_server_proposals_failed",
             "The total number of failed proposals seen.",
-            self._stats.proposals_failed,
+            self._context.proposals_failed,
         )
         yield labelled(
             "etcd_server_id",
@@ -150,6 +144,27 @@ class ServerCollector(Collector):
             "etcd_debugging_mvcc_compact_revision",
             "The revision of the last compaction in store.",
             machine.store.compact_revision,
+        )
+
+    def _watch(self) -> Iterator[Metric]:
+        stats = self._hub.stats
+        yield gauge(
+            "etcd_debugging_mvcc_watch_stream_total",
+            "Total number of watch streams.",
+            stats.streams,
+        )
+        yield gauge(
+            "etcd_debugging_mvcc_watcher_total", "Total number of watchers.", stats.watchers
+        )
+        yield counter(
+            "etcd_debugging_mvcc_events",
+            "Total number of events sent by this member.",
+            stats.events_sent,
+        )
+        yield counter(
+            "raftyard_watchers_fell_behind",
+            "How often a watcher was too slow and went over to reading history.",
+            stats.fell_behind,
         )
 
     def _grpc(self) -> Iterator[Metric]:

@@ -30,7 +30,7 @@ from kvstore.lease.expiry import LeaseExpiry
 from kvstore.listeners import Listeners, bind_urls
 from kvstore.loopmonitor import LoopMonitor
 from kvstore.machine import KVStateMachine
-from kvstore.metrics import ServerCollector, ServerStats, metrics_page
+from kvstore.metrics import ServerCollector, metrics_page
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.pb.command_pb2 import Command, MemberAttributes
 from kvstore.rpc.absent import absent_methods
@@ -75,13 +75,13 @@ class Server:
         self.config = config
         self.identity = identify(config.initial_cluster, config.name, config.cluster_token)
         self.monitor = LoopMonitor()
-        self.stats = ServerStats()
         self.leader_guard = LeaderGuard(config.election_timeout_ms / 1000)
         self.node: Node
         self.machine: KVStateMachine
         self.context: ServerContext
         self.leases: LeaseExpiry
         self.grpc: GrpcApp
+        self._collector: ServerCollector
         self.compactor: AutoCompactor | None = None
         self._gateway: Gateway | None = None
         self._directory: DataDirectory | None = None
@@ -136,7 +136,9 @@ class Server:
         await self._publish()
         for app, sockets in ((client_app, client_sockets), (metrics_app, metrics_sockets)):
             if sockets:
-                listeners = Listeners(app, sockets, config.max_concurrent_streams)
+                listeners = Listeners(
+                    app, sockets, config.max_concurrent_streams, config.log_format
+                )
                 self._listeners.append(listeners)
                 await listeners.start()
         self._start_compactor()
@@ -218,8 +220,8 @@ class Server:
         self.grpc = GrpcApp(registry, config.max_request_bytes, status_of)
         if config.gateway:
             self._gateway = Gateway(registry, config.max_request_bytes, status_of)
-        collector = ServerCollector(context, registry, self.grpc.traffic, self.monitor, self.stats)
-        http = HttpEndpoints(context, metrics_page(collector))
+        self._collector = ServerCollector(context, registry, self.grpc.traffic, self.monitor, hub)
+        http = HttpEndpoints(context, metrics_page(self._collector))
         front = FrontApp(
             self.grpc, self._gateway, http, cors=config.cors, hosts=config.host_whitelist
         )
@@ -244,7 +246,7 @@ class Server:
         if status.leader is None:
             log.warning("lost the leader", term=status.term)
             return
-        self.stats.leader_changes += 1
+        self._collector.leader_changes += 1
         log.info(
             "leader elected",
             leader=status.leader,

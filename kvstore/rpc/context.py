@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
+from consensus.errors import ConsensusError
 from consensus.node import Node
 from consensus.types import Consistency
 from kvstore.errors import REQUEST_TOO_LARGE, EtcdError, Status
@@ -57,6 +58,8 @@ class ServerContext:
         self.max_request_bytes = max_request_bytes
         self.max_txn_ops = max_txn_ops
         self.term = 0
+        self.proposals_failed = 0
+        """Proposals that were dropped, or whose outcome is unknown."""
 
     def saw_term(self, term: int) -> None:
         """Note the newest term: headers must never show an older one again."""
@@ -87,7 +90,11 @@ class ServerContext:
         data = command.SerializeToString()
         if len(data) + RAFT_ENVELOPE_BYTES > self.max_request_bytes:
             raise EtcdError(REQUEST_TOO_LARGE)
-        applied = await self.node.propose(data, self.request_timeout_s)
+        try:
+            applied = await self.node.propose(data, self.request_timeout_s)
+        except ConsensusError:
+            self.proposals_failed += 1
+            raise
         self.saw_term(applied.term)
         result = applied.result
         if isinstance(result, Status):

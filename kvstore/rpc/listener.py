@@ -2,15 +2,18 @@
 
 h2corn's defaults guard a public web server; an etcd client keeps one connection open for weeks with
 thousands of streams, most of them silent. Each default that would cut such a client off is changed
-here, and nowhere else.
+here, and nowhere else. One limit cannot be changed: a connection on which a client cancels some 200
+calls within seconds is closed (against "rapid reset" attacks); its client connects again.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 import h2corn
 import h2corn._lib
+
+LogFormat = Literal["text", "json"]
 
 STREAMS_NO_LIMIT: Final = 2**32 - 1
 """etcd's own default of ``--max-concurrent-streams``."""
@@ -30,12 +33,14 @@ def h2corn_config(
     max_concurrent_streams: int = STREAMS_NO_LIMIT,
     body_bytes_max: int = BODY_BYTES_MAX,
     stall_timeout_s: float = STALL_TIMEOUT_S,
+    log_format: LogFormat = "json",
 ) -> h2corn.Config:
     """Return h2corn's configuration for an etcd client port.
 
     Args:
         bind: listeners, as ``host:port``, ``unix:path`` or ``fd://number``.
         max_concurrent_streams: streams that one connection may have open.
+        log_format: form of what h2corn itself writes to stderr.
         stall_timeout_s: seconds after which a stream that its client does not read is reset.
         body_bytes_max: greatest HTTP request body in bytes; gRPC has its own limit per message.
     """
@@ -44,6 +49,7 @@ def h2corn_config(
         grpc=True,
         lifespan="off",
         access_log=False,
+        log_format=log_format,
         # etcd: math.MaxUint32 (h2corn: 256). A client with many watches opens many streams.
         max_concurrent_streams=max_concurrent_streams,
         max_request_body_size=body_bytes_max,
