@@ -110,7 +110,7 @@ class Commands:
         response = DeleteRangeResponse()
         living = store.living(request.key, request.range_end)
         if request.prev_kv:
-            for key, head in living:
+            for _, head in living:
                 response.prev_kvs.add().MergeFromString(store.payload(head.main, head.sub))
         self.delete_living(living)
         response.deleted = len(living)
@@ -217,7 +217,7 @@ class Commands:
         store = self._store
         by_value = compare.target == Compare.VALUE
         found = False
-        for key, head in store.living(compare.key, compare.range_end):
+        for _, head in store.living(compare.key, compare.range_end):
             found = True
             if by_value:
                 actual: Any = KeyValue.FromString(store.payload(head.main, head.sub)).value

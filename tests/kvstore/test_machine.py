@@ -598,3 +598,30 @@ def test_a_bad_snapshot_is_refused_and_the_state_stays(driver: Driver) -> None:
                 pass
         assert driver.machine.state_hash() == before
     assert sorted(os.listdir(driver.directory)) == ["state.mdb", "state.mdb-lock"]
+
+
+def test_a_disk_that_takes_no_more_leaves_a_prefix(tmp_path: Path) -> None:
+    """The file may not grow over 2 MiB: the error is plain, and what was committed is there."""
+    code = f"""
+import resource, signal
+from pathlib import Path
+from consensus.errors import StorageError
+from tests.kvstore.mvcc.driver import Driver
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**21, 2**21))
+driver = Driver(Path({str(tmp_path)!r}))
+try:
+    while True:
+        driver.put(b"k%d" % driver.index, b"v" * 1000)
+except StorageError as error:
+    print(error)
+"""
+    child = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "cannot be written" in child.stdout
+    driver = Driver(tmp_path)
+    assert driver.index > 250
+    assert driver.machine.store.current_revision == driver.index + 1
+    assert driver.range(b"\0", b"\0", count_only=True).count == driver.index
+    driver.machine.close()
