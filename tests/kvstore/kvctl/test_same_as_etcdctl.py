@@ -194,7 +194,8 @@ SCENARIOS: dict[str, list[Step]] = {
     ],
     "cluster": [
         ("put", "/a", "1"),
-        *everywhere("member", "list"),
+        # Tables are as wide as IDs and times are long: they are compared on one server below.
+        *everywhere("member", "list")[:3],
         *everywhere("endpoint", "health")[1:3],
         ("endpoint", "health", "--cluster", "-w", "json"),
         ("endpoint", "--cluster", "health", "-w", "fields"),
@@ -284,7 +285,11 @@ def test_same_bytes_on_the_same_server(twins: tuple[Server, Server]) -> None:
     """Reads of one server, compared without any replacement."""
     variables = {"ETCDCTL_ENDPOINTS": twins[0].endpoint, "ETCDCTL_API": "3"}
     for key in ("/same/a", "/same/b", "/same/a"):
-        assert etcdctl(("put", key, key * 3), variables).status == 0
+        for server in twins:  # both, so that they stay twins
+            put = etcdctl(
+                ("put", key, key * 3), {**variables, "ETCDCTL_ENDPOINTS": server.endpoint}
+            )
+            assert put.status == 0
     header = json.loads(etcdctl(("get", "x", "-w", "json"), variables).stdout)["header"]
     for command in READS:
         filled = [each.replace("{rev}", str(header["revision"] - 1)) for each in command]
