@@ -89,8 +89,13 @@ class WatchHub:
             events: what it changed, in order. Not kept, not changed.
         """
         self._notified_revision = revision
-        if len(self._index):
-            self._deliver(revision, events)
+        if len(events) == 1:
+            # Most revisions are one put that concerns nobody: these lines are all they cost.
+            groups = self._index.match_groups(events[0].kv.key)
+            if groups:
+                self._deliver(revision, events, _concerned_by_one(revision, events[0], groups))
+        elif len(self._index):
+            self._deliver(revision, events, self._concerned_by_many(revision, events))
         if self._progress:
             for stream in tuple(self._progress):
                 stream.try_progress()
@@ -159,11 +164,9 @@ class WatchHub:
 
     # -- inside -------------------------------------------------------------------------------
 
-    def _deliver(self, revision: int, events: Sequence[mvccpb_pb2.Event]) -> None:
-        if len(events) == 1:
-            concerned = self._concerned_by_one(revision, events[0])
-        else:
-            concerned = self._concerned_by_many(revision, events)
+    def _deliver(
+        self, revision: int, events: Sequence[mvccpb_pb2.Event], concerned: Concerned
+    ) -> None:
         if not concerned:
             return
         header = self.header_field(revision)
@@ -184,15 +187,6 @@ class WatchHub:
                 block = blocks[which] = EventBlock.of(fields)
             if not watcher.stream.offer(watcher, header, block):
                 self.fall_behind(watcher, revision)
-
-    def _concerned_by_one(self, revision: int, event: mvccpb_pb2.Event) -> Concerned:
-        """Return whom a revision of one event concerns: the common case, kept short."""
-        only = (0,)
-        return [
-            (watcher, only)
-            for watcher in self._index.match(event.kv.key)
-            if watcher.next_revision <= revision and watcher.wants(event)
-        ]
 
     def _concerned_by_many(self, revision: int, events: Sequence[mvccpb_pb2.Event]) -> Concerned:
         """Return whom a revision concerns, each with the numbers of the events that it wants.
@@ -225,3 +219,16 @@ class WatchHub:
         if not prev_kv or (event.type == PUT and kv.create_revision == kv.mod_revision):
             return event_field(event)
         return event_field(event, self.store.get_at(kv.key, kv.mod_revision - 1))
+
+
+def _concerned_by_one(
+    revision: int, event: mvccpb_pb2.Event, groups: Sequence[dict[Watcher, None]]
+) -> Concerned:
+    """Return whom a revision of one event concerns, of those who watch its key."""
+    only = (0,)
+    return [
+        (watcher, only)
+        for group in groups
+        for watcher in group
+        if watcher.next_revision <= revision and watcher.wants(event)
+    ]

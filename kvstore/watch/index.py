@@ -148,13 +148,10 @@ class WatchIndex(Generic[W]):
 
     def match(self, key: bytes) -> list[W]:
         """Return the watchers that ``key`` concerns."""
-        groups = self.match_groups(key)
-        if len(groups) == 1:
-            return list(groups[0])
-        return [watcher for group in groups for watcher in group]
+        return [watcher for group in self.match_groups(key) for watcher in group]
 
     def match_groups(self, key: bytes) -> list[dict[W, None]]:
-        """Return the same in groups of watchers that watch the very same key or range.
+        """Return the same as groups, each of watchers of the very same key or range.
 
         The groups are the index's own: do not change them, nor the index while using them.
         """
