@@ -47,7 +47,7 @@ class Alarms:
         self.no_space = NOSPACE in kinds
         """Whether a NOSPACE alarm is raised: nothing that costs space is applied."""
         self.corrupt = CORRUPT in kinds
-        """Whether a CORRUPT alarm is raised: nothing is answered."""
+        """Whether a CORRUPT alarm is raised: no write is applied; reads go on."""
 
     def get(self, kind: int = NONE) -> list[AlarmMember]:
         """Return the raised alarms of one type, or of all with NONE, by type and member."""

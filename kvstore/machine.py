@@ -23,7 +23,7 @@ from consensus.statemachine import StateMachine, StateSnapshot
 from consensus.types import Entry, Position
 from kvstore.applier import Applier
 from kvstore.defragment import Backlog, rewrite_steps
-from kvstore.errors import CORRUPT, Status
+from kvstore.errors import Status
 from kvstore.lease.lessor import LeaseListener
 from kvstore.mvcc.backend import explain, translated
 from kvstore.mvcc.commands import is_read_only
@@ -166,6 +166,9 @@ class KVStateMachine(StateMachine):
     def query(self, request: Any) -> Any:
         """Answer a read at once: Range, a Txn without writes, LeaseLeases, Alarm GET.
 
+        Under a CORRUPT alarm reads are answered, as etcd does: only what goes through the log
+        is refused.
+
         Returns:
             The response message with ``header.revision`` (but for alarms), or a ``Status``.
 
@@ -180,13 +183,13 @@ class KVStateMachine(StateMachine):
 
     def _query(self, request: Any) -> Any:
         if isinstance(request, RangeRequest):
-            return CORRUPT if self.alarms.corrupt else range_now(self.store, request)
+            return range_now(self.store, request)
         if isinstance(request, TxnRequest):
             if not is_read_only(request):
                 raise TypeError("a Txn that writes must be proposed")
-            return CORRUPT if self.alarms.corrupt else self._applier.commands.txn(request)
+            return self._applier.commands.txn(request)
         if isinstance(request, LeaseLeasesRequest):
-            return CORRUPT if self.alarms.corrupt else self._lease_leases()
+            return self._lease_leases()
         if isinstance(request, AlarmRequest) and request.action == AlarmRequest.GET:
             return AlarmResponse(alarms=self.alarms.get(request.alarm))
         raise TypeError(f"{type(request).__name__} is not a read")
@@ -203,8 +206,6 @@ class KVStateMachine(StateMachine):
 
         Range over many keys, and HashKV, belong here; what is applied at a ``yield`` is not seen.
         """
-        if self.alarms.corrupt:
-            return CORRUPT
         with translated(self.store.path):
             if isinstance(request, RangeRequest) and request.range_end:
                 return (yield from range_steps(self.store, request))

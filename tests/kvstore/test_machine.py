@@ -416,21 +416,22 @@ def test_no_space_stops_what_costs_space_and_nothing_else(driver: Driver) -> Non
     assert driver.put(b"b").header.revision == 4
 
 
-def test_corrupt_stops_everything(driver: Driver) -> None:
+def test_corrupt_stops_all_writes_and_no_read(driver: Driver) -> None:
     raised = pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE, memberID=3, alarm=pb.CORRUPT)
     driver.call(raised)
-    requests = [
-        pb.PutRequest(key=b"a"),
-        pb.RangeRequest(key=b"a"),
+    put = pb.PutRequest(key=b"a")
+    writes = [
+        put,
         pb.DeleteRangeRequest(key=b"a"),
-        pb.TxnRequest(),
+        pb.TxnRequest(success=[pb.RequestOp(request_put=put)]),
         pb.CompactionRequest(revision=1),
         pb.LeaseGrantRequest(ID=1, TTL=9),
         pb.LeaseRevokeRequest(ID=1),
-        pb.LeaseLeasesRequest(),
     ]
-    for request in requests:
+    for request in writes:
         assert driver.call(request) == CORRUPT
+    for read in (pb.RangeRequest(key=b"a"), pb.TxnRequest(), pb.LeaseLeasesRequest()):
+        assert driver.call(read).header.revision == 1
     assert len(driver.machine.query(pb.AlarmRequest()).alarms) == 1
 
 
