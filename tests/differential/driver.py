@@ -267,7 +267,7 @@ class Comparison:
         self.oracle = System(oracle, self._log)
         self.subject = System(subject, self._log)
         self._generator = generator
-        self._queue: asyncio.Queue[tuple[list[Operation], list[Answer]] | None] = asyncio.Queue(
+        self._queue: asyncio.Queue[tuple[list[Operation], list[Answer]]] = asyncio.Queue(
             AHEAD_MAX
         )
         self.report = Report(generator.seed)
@@ -276,13 +276,16 @@ class Comparison:
         """Send ``operations`` operations to both and return what differed."""
         await self.oracle.follow()
         lead = asyncio.create_task(self._lead(operations))
+        follow = asyncio.create_task(self._follow(operations))
         try:
-            await self._follow()
+            await asyncio.wait([lead, follow], return_when=asyncio.FIRST_COMPLETED)
+            if lead.done():
+                lead.result()  # raises if the oracle failed
+            await follow
         finally:
-            lead.cancel()
-            await asyncio.wait([lead])
-        if not lead.cancelled() and lead.exception() is not None:
-            raise RuntimeError("the oracle failed") from lead.exception()
+            for task in (lead, follow):
+                task.cancel()
+            await asyncio.wait([lead, follow])
         if not self.report.mismatches:
             await self._finish()
         self._faults()
@@ -295,20 +298,17 @@ class Comparison:
         await self.subject.close()
 
     async def _lead(self, operations: int) -> None:
-        try:
-            while self._generator.number < operations:
-                step = self._generator.next_step()
-                answers = await asyncio.gather(*map(self.oracle.run, step))
-                for operation, answer in zip(step, answers, strict=True):
-                    self._generator.observe(operation, answer)
-                    self.report.coverage.count(operation, answer)
-                await self._queue.put((step, list(answers)))
-        finally:
-            await self._queue.put(None)
+        while self._generator.number < operations:
+            step = self._generator.next_step()
+            answers = await asyncio.gather(*map(self.oracle.run, step))
+            for operation, answer in zip(step, answers, strict=True):
+                self._generator.observe(operation, answer)
+                self.report.coverage.count(operation, answer)
+            await self._queue.put((step, list(answers)))
 
-    async def _follow(self) -> None:
-        while (item := await self._queue.get()) is not None:
-            step, expected = item
+    async def _follow(self, operations: int) -> None:
+        while self.report.operations < operations:
+            step, expected = await self._queue.get()
             actual = await asyncio.gather(*map(self.subject.run, step))
             for operation, left, right in zip(step, expected, actual, strict=True):
                 self._judge(operation, left, right)

@@ -19,7 +19,7 @@ from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.pb import mvccpb_pb2
 from tests.differential.operations import Answer
 
-DELIVERY_TIMEOUT_S: Final = 20.0
+DELIVERY_TIMEOUT_S: Final = 10.0
 ALL: Final = b"\x00"
 
 
@@ -76,6 +76,7 @@ class Watcher:
     closing: Any = None
     faults: list[str] = attrs.field(factory=list)
     fragments: int = 0
+    overdue: bool = False
     _split: bool = False
     _expected: int = 0
     _scanned: int = 0
@@ -119,10 +120,19 @@ class Watcher:
         return self._expected
 
     def caught_up(self, log: EventLog, revision: int) -> bool:
-        """Whether nothing up to ``revision`` is still on its way."""
-        if self.doomed or self.closing is not None:
-            return self.closing is not None
-        return len(self.events) >= self.expected(log, revision)
+        """Whether nothing up to ``revision`` is still on its way; an overdue one is given up."""
+        if self.overdue or self.closing is not None:
+            return True
+        return not self.doomed and len(self.events) >= self.expected(log, revision)
+
+    def give_up(self, log: EventLog, revision: int) -> None:
+        """It did not get in time what it must: say so, and wait for it no more."""
+        self.overdue = True
+        missing = "the closing answer" if self.doomed else "events"
+        self.faults.append(
+            f"{missing} overdue at revision {revision}: "
+            f"{len(self.events)} of {self.expected(log, revision)} events came"
+        )
 
 
 class WatchStream:
@@ -164,8 +174,14 @@ class WatchStream:
         return Answer("OK", "", watcher.closing)
 
     async def drain(self, revision: int) -> None:
-        """Return once no watcher waits for an event up to ``revision``."""
-        await self.until(lambda: all(w.caught_up(self._log, revision) for w in self.watchers))
+        """Return once no watcher waits for an event up to ``revision``, or they are overdue."""
+
+        def late() -> list[Watcher]:
+            return [w for w in self.watchers if not w.caught_up(self._log, revision)]
+
+        await self.until(lambda: not late())
+        for watcher in late():
+            watcher.give_up(self._log, revision)
 
     async def settle(self, revision: int) -> None:
         """``drain``, and then ask for progress: nothing can be on its way after the answer."""
@@ -178,10 +194,15 @@ class WatchStream:
         await asyncio.wait([self._reader])
 
     async def _answer(self, answered: asyncio.Future[Any]) -> Answer:
-        async with asyncio.timeout(DELIVERY_TIMEOUT_S):
-            await asyncio.wait([answered, self._reader], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            [answered, self._reader],
+            timeout=DELIVERY_TIMEOUT_S,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
         if answered.done():
             return Answer("OK", "", answered.result())
+        if not self._reader.done():
+            return Answer("NO ANSWER", f"nothing came in {DELIVERY_TIMEOUT_S} s")
         return Answer("STREAM ENDED", self.failure)
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -194,7 +215,7 @@ class WatchStream:
                 async with asyncio.timeout(DELIVERY_TIMEOUT_S):
                     await self._news.wait()
             except TimeoutError:
-                return  # what is missing shows when the watchers are compared
+                return  # the caller sees what is missing
 
     async def _read(self) -> None:
         try:
