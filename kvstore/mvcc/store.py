@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
+from consensus.errors import StorageError
 from consensus.types import Position
 from kvstore.errors import COMPACTED, FUTURE_REVISION, Status
 from kvstore.mvcc.backend import Backend, sync_directory, translated
@@ -432,12 +433,16 @@ class Store:
         """Make everything applied so far durable, with its position.
 
         Raises:
-            StorageError: the disk refused; the store is then unusable.
+            StorageError: the disk refused; the store is back at the last commit.
         """
         if not self.dirty:
             return
-        save_state(self.backend, self.state)
-        self.backend.commit()
+        try:
+            save_state(self.backend, self.state)
+            self.backend.commit()
+        except StorageError:
+            self.abort()
+            raise
         self.uncommitted = 0
         self.dirty = False
 

@@ -616,11 +616,22 @@ try:
         driver.put(b"k%d" % driver.index, b"v" * 1000)
 except StorageError as error:
     print(error)
+at = driver.machine.position().index
+driver.index = at
+for _ in range(100):
+    driver.put(b"k%d" % driver.index, b"v" * 1000)
+try:
+    driver.machine.commit()
+except StorageError:
+    print("again")
+assert driver.machine.position().index == at
+driver.machine.close()
 """
     child = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert "cannot be written" in child.stdout
+    assert "again" in child.stdout
     driver = Driver(tmp_path)
     assert driver.index > 250
     assert driver.machine.store.current_revision == driver.index + 1
