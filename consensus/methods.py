@@ -16,23 +16,40 @@
             return self.value
 
 A call travels as JSON: ``{"method": "add", "args": {"amount": 5}}``, so arguments and results are
-what JSON can say. The state is the instance's ``__dict__`` unless ``dump_state`` and ``load_state``
-say otherwise. A command that must know the time or its place in the log reads ``self.entry``.
+what JSON can say. A call comes from outside, and one that made a command raise would halt every
+member, for good: so what does not fit the method's signature, its plain annotations (``int``,
+``str``, ``list[...]``, ``int | None``) included, is refused before the method sees it.
+
+The state is the instance's ``__dict__`` unless ``dump_state`` and ``load_state`` say otherwise; its
+keys are text, as JSON has it. A command that must know the time or its place in the log reads
+``self.entry``.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
+import re
+import types
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final, TypeVar
+
+import attrs
 
 from consensus.statemachine import BytesSnapshot, StateMachine, StateSnapshot
 from consensus.types import Entry
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+CALL_DEPTH_MAX: Final = 100
+"""How deep lists and objects in a call may nest. Python's own limit depends on how deep the caller
+is in its stack, which differs between members; so this one is much lower."""
+
 _KIND: Final = "_raftyard_kind"
+_STRING: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_BRACKET: Final = re.compile(r"[\[\]{}]")
+_ANYTHING: Final = (object,)
 
 
 class Refused(Exception):
@@ -70,10 +87,71 @@ def refusal(reason: str) -> dict[str, str]:
     return {"refused": reason}
 
 
+@attrs.frozen(slots=True)
+class _Method:
+    """What is known about one command or query: its kind, its signature, its arguments' types."""
+
+    kind: str
+    signature: inspect.Signature
+    types: Mapping[str, tuple[type, ...]]
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], kind: str) -> _Method:
+        """Read a marked method. Annotations that cannot be resolved are not checked."""
+        try:
+            hints = typing.get_type_hints(function)
+        except (NameError, TypeError):
+            hints = {}
+        signature = inspect.signature(function)
+        plain = {name: _plain_types(hints.get(name)) for name in signature.parameters}
+        return cls(kind, signature, {n: kinds for n, kinds in plain.items() if kinds != _ANYTHING})
+
+    def misfit(self, arguments: Mapping[str, Any]) -> str:
+        """Return in words why these are not arguments of this method, or nothing."""
+        try:
+            self.signature.bind(None, **arguments)
+        except TypeError as error:
+            return str(error)
+        for name, value in arguments.items():
+            wanted = self.types.get(name, _ANYTHING)
+            if type(value) not in wanted and wanted != _ANYTHING:
+                names = " or ".join(
+                    "null" if kind is type(None) else kind.__name__ for kind in wanted
+                )
+                return f"{name!r} must be {names}, not {type(value).__name__}"
+        return ""
+
+
+def _plain_types(annotation: Any) -> tuple[type, ...]:
+    """Return the types of JSON values that an annotation admits; ``_ANYTHING`` if not plain."""
+    if annotation is float:
+        return (float, int)
+    if annotation in (bool, int, str, list, dict, type(None)):
+        return (annotation,)
+    origin = typing.get_origin(annotation)
+    if origin in (list, dict):
+        return (origin,)
+    if origin in (typing.Union, types.UnionType):
+        parts = [_plain_types(part) for part in typing.get_args(annotation)]
+        return _ANYTHING if _ANYTHING in parts else tuple(kind for part in parts for kind in part)
+    return _ANYTHING
+
+
+def _too_deep(text: str) -> bool:
+    if text.count("[") + text.count("{") <= CALL_DEPTH_MAX:
+        return False
+    depth = 0
+    for bracket in _BRACKET.finditer(_STRING.sub("", text)):
+        depth += 1 if bracket[0] in "[{" else -1
+        if depth > CALL_DEPTH_MAX:
+            return True
+    return False
+
+
 class MethodMachine(StateMachine):
     """A state machine whose commands and queries are its own methods."""
 
-    _methods: ClassVar[dict[str, tuple[str, inspect.Signature]]] = {}
+    _methods: ClassVar[dict[str, _Method]] = {}
 
     #: The entry being applied. Set only while a command runs.
     entry: Entry
@@ -84,7 +162,7 @@ class MethodMachine(StateMachine):
         for name, function in inspect.getmembers(cls, inspect.isfunction):
             kind = getattr(function, _KIND, None)
             if kind is not None:
-                cls._methods[name] = (kind, inspect.signature(function))
+                cls._methods[name] = _Method.of(function, kind)
 
     @classmethod
     def encode(cls, method: str, /, **arguments: Any) -> bytes:
@@ -102,7 +180,7 @@ class MethodMachine(StateMachine):
     def kind(cls, method: str) -> str | None:
         """Return "command" or "query", or None where the machine has no such method."""
         known = cls._methods.get(method)
-        return known[0] if known else None
+        return known.kind if known else None
 
     def apply(self, entry: Entry) -> Any:
         """Run the command in ``entry``; a call that fits no command is refused, not raised."""
@@ -139,8 +217,12 @@ class MethodMachine(StateMachine):
         vars(self).update(state)
 
     def snapshot(self) -> StateSnapshot:
-        """Freeze the state as sorted JSON, so that equal states have equal bytes."""
-        state = json.dumps(self.dump_state(), sort_keys=True, separators=(",", ":"))
+        """Freeze the state as JSON.
+
+        Keys stay in their order, which is the same on every member, because a restored member must
+        iterate over its dictionaries as the others do.
+        """
+        state = json.dumps(self.dump_state(), separators=(",", ":"))
         return BytesSnapshot(state.encode())
 
     def restore(self, data: bytes) -> None:
@@ -153,16 +235,16 @@ class MethodMachine(StateMachine):
         if known is None:
             names = ", ".join(sorted(cls._methods))
             return f"{cls.__name__} has no method {method!r}; it has: {names}"
-        try:
-            known[1].bind(None, **arguments)
-        except TypeError as error:
-            return f"{cls.__name__}.{method}: {error}"
-        return ""
+        problem = known.misfit(arguments)
+        return f"{cls.__name__}.{method}: {problem}" if problem else ""
 
     def _parse(self, data: bytes, kind: str) -> tuple[str, dict[str, Any]] | str:
         """Return the method and its arguments, or in words why this is not such a call."""
         try:
-            call = json.loads(data)
+            text = data.decode()
+            if _too_deep(text):
+                return f"not a call: it nests deeper than {CALL_DEPTH_MAX} levels"
+            call = json.loads(text)
             method, arguments = call["method"], call["args"]
         except (ValueError, KeyError, TypeError):
             return "not a call: expected JSON with 'method' and 'args'"
@@ -171,6 +253,6 @@ class MethodMachine(StateMachine):
         problem = self._misfit(method, arguments)
         if problem:
             return problem
-        if self._methods[method][0] != kind:
-            return f"{method!r} is a {self._methods[method][0]}, not a {kind}"
+        if self.kind(method) != kind:
+            return f"{method!r} is a {self.kind(method)}, not a {kind}"
         return method, arguments
