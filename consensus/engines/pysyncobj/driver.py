@@ -68,7 +68,10 @@ STALL_S: Final = 0.05
 TICK_FAILURES_MAX: Final = 20
 """So many failed ticks in a row, and the engine stops instead of trying again."""
 LOG_BYTES_MAX: Final = 256 * 1024 * 1024
-"""PySyncObj holds its log in memory; beyond this a snapshot is made whatever the number."""
+"""PySyncObj holds its log in memory; beyond this a snapshot is made whatever its size."""
+LOG_ENTRIES_FACTOR: Final = 20
+"""Barriers of reads are entries too; this many entries for each command that a snapshot may wait
+for make one due."""
 
 
 @attrs.frozen(slots=True)
@@ -277,16 +280,23 @@ class Driver:
             self.raft.postpone_election(heartbeat_s * (3 + 4 * secrets.randbelow(1000) / 1000))
 
     def _want_compaction(self) -> None:
+        """Have PySyncObj compact its log when it has grown enough, and all of it is delivered.
+
+        A snapshot is only worth its writing when the log has grown by as many bytes: a machine with
+        a large state is not dumped again and again for a few commands.
+        """
+        if self._delivery.waiting or self._delivery.skipping or not self.snapshots.idle:
+            return
+        covered = self.snapshots.covered
+        commands_max = self._setup.snapshot_entries
+        log_bytes = self._journal.bytes
+        grown = self._delivery.index - covered.index > commands_max and log_bytes > covered.bytes
+        entries = self.applied_index() - covered.raft_index
         if (
-            (
-                self._compact_wanted
-                or self.applied_index() - self.snapshots.covered_index
-                > self._setup.snapshot_entries
-                or self._journal.bytes > LOG_BYTES_MAX
-            )
-            and self.snapshots.idle
-            and not self._delivery.skipping
-            and not self._delivery.waiting
+            self._compact_wanted
+            or grown
+            or log_bytes > LOG_BYTES_MAX
+            or entries > LOG_ENTRIES_FACTOR * commands_max
         ):
             self._compact_wanted = False
             self.raft.forceLogCompaction()
@@ -514,7 +524,7 @@ class Driver:
             "raft_applied_index": self.applied_index(),
             "log_entries": len(self._journal),
             "log_bytes": self._journal.bytes,
-            "snapshot_raft_index": self.snapshots.covered_index,
+            "snapshot_index": self.snapshots.covered.index,
             "waiting_to_apply": self._delivery.waiting,
             "linked_peers": self.transport.linked,
         }

@@ -75,7 +75,8 @@ class PySyncObjEngine(Engine):
             milliseconds, without a word from a leader.
         heartbeat_interval_ms: milliseconds between a leader's signs of life.
         password: encrypts and authenticates the links between members; needs `cryptography`.
-        snapshot_entries: log entries (one holds all proposals of a turn) between two snapshots.
+        snapshot_entries: commands between two snapshots, at least; a machine whose state is larger
+            than the log since the last one waits longer.
         dial: where to reach a peer, when that is not its address (a proxy, in fault tests). Of two
             members the one with the greater address, as text, dials the other.
         listen: where to listen, "host:port", when that is not this member's own address.

@@ -10,8 +10,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
+import structlog
+
 from consensus.engines.pysyncobj.raft import PeerNode
 from consensus.errors import ConsensusError, NotLeader, ReadFailed
+
+log = structlog.get_logger(__name__)
 
 ASK: Final = "raftyard_ask"
 ANSWER: Final = "raftyard_answer"
@@ -148,6 +152,9 @@ class Questions:
             outcome, data = "not_leader", str(error).encode()
         except ConsensusError as error:
             outcome, data = "read_failed", str(error).encode()
+        except Exception as error:
+            log.exception("a question from a peer could not be answered", peer=node.name)
+            outcome, data = "read_failed", f"{type(error).__name__}: {error}".encode()
         self._reply(node, message["number"], outcome, data)
 
     def _reply(self, node: PeerNode, number: int, outcome: str, data: bytes) -> None:

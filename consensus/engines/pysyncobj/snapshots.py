@@ -68,6 +68,15 @@ class Owner(Protocol):
         """A leader's snapshot takes the machine's place."""
 
 
+@attrs.frozen(slots=True)
+class Covered:
+    """What the newest snapshot covers: index of commands, index of the log, and its own size."""
+
+    index: int = 0
+    raft_index: int = 0
+    bytes: int = 0
+
+
 @attrs.define(slots=True)
 class Incoming:
     """A snapshot on its way in."""
@@ -92,8 +101,7 @@ class Snapshots:
     ) -> None:
         self._path = path
         self._keep_entries = keep_entries
-        self.covered_index = 0
-        """Log index of the newest snapshot."""
+        self.covered = Covered()
         self._members = members
         self._owner = owner
         self._task: asyncio.Task[None] | None = None
@@ -148,9 +156,9 @@ class Snapshots:
             writer.finish()
             aside.replace(self._path)
             sync_directory(self._path.parent)
-            self.covered_index = head.last[1]
+            self._cover(head)
             self._outcome = SERIALIZER_STATE.SUCCESS
-            log.info("snapshot written", index=head.position.index, bytes=self._path.stat().st_size)
+            log.info("snapshot written", index=self.covered.index, bytes=self.covered.bytes)
         except asyncio.CancelledError:
             if writer is not None:
                 writer.abandon()
@@ -249,8 +257,12 @@ class Snapshots:
             reader = DumpReader(self._path)  # at start: the engine has restored from it already
             reader.close()
             head = reader.head
-        self.covered_index = head.last[1]
+        self._cover(head)
         return None, head.last, head.previous, ()
+
+    def _cover(self, head: DumpHead) -> None:
+        size = self._path.stat().st_size
+        self.covered = Covered(head.position.index, head.last[1], size)
 
     # -- end ----------------------------------------------------------------------------------
 
