@@ -28,7 +28,7 @@ from kvstore.lease.lessor import LeaseListener
 from kvstore.mvcc.backend import explain, translated
 from kvstore.mvcc.commands import is_read_only
 from kvstore.mvcc.compaction import sweep
-from kvstore.mvcc.hashing import hash_kv_steps, state_hash_steps
+from kvstore.mvcc.hashing import hash_kv_steps, scrub_steps, state_hash_steps
 from kvstore.mvcc.ranges import range_now, range_steps
 from kvstore.mvcc.snapshot import StoreSnapshot, load_steps, remove_database
 from kvstore.mvcc.store import Store, WatchSink
@@ -366,6 +366,18 @@ class KVStateMachine(StateMachine):
     def state_hash_steps(self) -> Generator[None, None, bytes]:
         """Hash the replicated state in slices; apply nothing until it is done."""
         return state_hash_steps(self.store)
+
+    def scrub_steps(self) -> Generator[None, None, int]:
+        """Check every stored value in slices, while entries are applied.
+
+        Returns:
+            How many values were checked.
+
+        Raises:
+            StorageError: one is damaged (``Damaged``).
+        """
+        with translated(self.store.path):
+            return (yield from scrub_steps(self.store))
 
     def members(self) -> list[MemberAttributes]:
         """Return what the members said of themselves, by id."""

@@ -48,6 +48,7 @@ from kvstore.rpc.outcomes import status_of
 from kvstore.rpc.registry import Registry
 from kvstore.rpc.require_leader import LeaderGuard
 from kvstore.rpc.watch import WatchService
+from kvstore.scrubber import Scrubber
 from kvstore.watch import WatchHub
 
 log = structlog.get_logger(__name__)
@@ -142,6 +143,7 @@ class Server:
                 self._listeners.append(listeners)
                 await listeners.start()
         self._start_compactor()
+        self._spawn(Scrubber(self.machine.scrub_steps, self.node.halt).run(), "scrub")
         self._settle_memory()
         self.monitor.start()
         log.info(

@@ -115,6 +115,8 @@ def _survives(store: Store, main: int, sub: int, record: Record, compact_revisio
 def scrub_steps(store: Store) -> Generator[None, None, int]:
     """Check every stored value against its checksum, and every key against its newest record.
 
+    Ends early where the database file is replaced meanwhile: the next scrub sees the new one.
+
     Returns:
         How many values were checked.
 
@@ -122,19 +124,23 @@ def scrub_steps(store: Store) -> Generator[None, None, int]:
         Damaged: the first value that is.
     """
     checked = 0
+    backend = store.backend
     for item in store.heads(b"\0", None):
         if item is None:
             yield
+            if store.backend is not backend:
+                return checked
             continue
         key, head = item
         record = store.record(head.main, head.sub)
         if KeyValue.FromString(record.payload).key != key:
             raise Damaged("index", key, "points to the record of another key")
         checked += 1
-    backend = store.backend
     for row in store.rows(backend.revisions, b"\0"):
         if row is None:
             yield
+            if store.backend is not backend:
+                return checked
             continue
         decode_record(*row)
         checked += 1
@@ -148,6 +154,8 @@ def scrub_steps(store: Store) -> Generator[None, None, int]:
         for row in store.rows(table, b"\0"):
             if row is None:
                 yield
+                if store.backend is not backend:
+                    return checked
                 continue
             unseal(name, *row)
             checked += 1
