@@ -31,16 +31,16 @@ def put_cost(request: PutRequest) -> int:
 
 
 def txn_cost(request: TxnRequest) -> int:
-    """Return what the costlier branch of a Txn costs, in bytes; 0 where nothing is put."""
+    """Return what the costlier branch of a Txn costs, in bytes; 0 where nothing is put.
+
+    Like etcd's count it leaves out what nested txns put.
+    """
     return max(_branch_cost(request.success), _branch_cost(request.failure))
 
 
 def _branch_cost(operations: Sequence[RequestOp]) -> int:
-    cost = 0
-    for operation in operations:
-        kind = operation.WhichOneof("request")
-        if kind == "request_put":
-            cost += put_cost(operation.request_put)
-        elif kind == "request_txn":
-            cost += txn_cost(operation.request_txn)
-    return cost
+    return sum(
+        put_cost(operation.request_put)
+        for operation in operations
+        if operation.WhichOneof("request") == "request_put"
+    )

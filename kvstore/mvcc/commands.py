@@ -272,12 +272,11 @@ def _chosen(request: TxnRequest, taken: Branches) -> Iterator[RequestOp]:
 
 
 def is_read_only(request: TxnRequest) -> bool:
-    """Whether no branch of a txn writes: it is then served without the log, as a read."""
-    for operation in (*request.success, *request.failure):
-        kind = operation.WhichOneof("request")
-        if kind == "request_txn":
-            if not is_read_only(operation.request_txn):
-                return False
-        elif kind != "request_range":
-            return False
-    return True
+    """Whether a txn is served without the log, as a read: all its operations are ranges.
+
+    A nested txn counts as a write whatever it holds, as it does for etcd.
+    """
+    return all(
+        operation.WhichOneof("request") == "request_range"
+        for operation in (*request.success, *request.failure)
+    )

@@ -13,8 +13,6 @@ from typing import Final
 
 from consensus.errors import NotLeader, ReadFailed
 from consensus.types import Consistency
-from kvstore.errors import LEASE_TTL_TOO_LARGE, EtcdError
-from kvstore.lease.lessor import LEASE_TTL_MAX_S
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.pb.command_pb2 import Command, LeaderRequest, LeaderResponse, LeaseRemaining
 from kvstore.quota import LEASE_BYTES
@@ -93,8 +91,6 @@ class LeaseService:
         Raises:
             EtcdError: the ID is taken, the TTL too large, or there is no space.
         """
-        if request.TTL > LEASE_TTL_MAX_S:
-            raise EtcdError(LEASE_TTL_TOO_LARGE)
         await ensure_space(self._context, LEASE_BYTES)
         grant = pb.LeaseGrantRequest(TTL=request.TTL, ID=request.ID or random_lease_id())
         response: pb.LeaseGrantResponse = await self._context.propose(Command(lease_grant=grant))
