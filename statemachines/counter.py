@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from consensus import Refused, command, query
 from statemachines.checks import check_integer
-from statemachines.rows import RowsMachine
+from statemachines.rows import Rows, RowsMachine
 
 COUNT_MAX: Final = 2**63 - 1
 """The counter stays between ``-COUNT_MAX`` and ``COUNT_MAX``: what 64 bits hold everywhere."""
@@ -27,7 +27,8 @@ class Counter(RowsMachine):
     twice.
     """
 
-    def __init__(self) -> None:
+    def reset(self) -> None:
+        """Become as new."""
         self._count = 0
 
     @command
@@ -48,10 +49,13 @@ class Counter(RowsMachine):
         """Return the count."""
         return self._count
 
-    def dump_rows(self) -> list[Any]:
-        """One row: the count."""
-        return [self._count]
+    def dump(self) -> Rows:
+        """The head is all: the count."""
+        return Rows.of(self._count, {})
 
-    def load_rows(self, rows: list[Any]) -> None:
-        """Take the one row."""
-        [self._count] = rows
+    def load_head(self, head: Any) -> None:
+        """Take the count."""
+        self._count = head
+
+    def load_row(self, key: Any, row: Any) -> None:
+        """There are no rows."""

@@ -14,6 +14,7 @@ import attrs
 
 from consensus import Refused
 from statemachines.checks import check_integer
+from statemachines.rows import Rows
 from statemachines.timed import Key, TimedMachine
 
 NAMES_MAX: Final = 10_000
@@ -53,14 +54,11 @@ class HolderMachine(TimedMachine):
     thing = "name"
     grant = "token"
 
-    def __init__(self) -> None:
-        self.reset()
-
     def reset(self) -> None:
         """Become as new."""
         super().reset()
         self._holders: dict[str, Holder] = {}
-        self._waiters: dict[str, list[Waiter]] = {}
+        self._waiters: dict[str, tuple[Waiter, ...]] = {}
         self._last_token = 0
 
     def lapse(self, key: Key, now_ms: int) -> None:
@@ -71,24 +69,22 @@ class HolderMachine(TimedMachine):
         else:
             self._vacate(name, now_ms)
 
-    def dump_rows(self) -> list[Any]:
-        """The last token, then each name with its holder and waiters, by name."""
-        return [
-            self._last_token,
-            *[
-                [name, holder, list(self._waiters.get(name, ()))]
-                for name, holder in sorted(self._holders.items())
-            ],
-        ]
+    def dump(self) -> Rows:
+        """The head has the last token; then each name with its holder and waiters."""
+        waiters = self._waiters
+        table = {name: (held, waiters.get(name, ())) for name, held in self._holders.items()}
+        return Rows.of(self._last_token, table)
 
-    def load_rows(self, rows: list[Any]) -> None:
-        """Take the rows."""
-        self.reset()
-        self._last_token = rows[0]
-        for name, fields, waiters in rows[1:]:
-            self._set_holder(name, Holder(*fields))
-            for waiter in waiters:
-                self._set_waiter(name, Waiter(*waiter))
+    def load_head(self, head: Any) -> None:
+        """Take the last token."""
+        self._last_token = head
+
+    def load_row(self, key: Any, row: Any) -> None:
+        """Take one name."""
+        holder, waiters = row
+        self._set_holder(key, Holder(*holder))
+        for waiter in waiters:
+            self._set_waiter(key, Waiter(*waiter))
 
     # -- for subclasses; their arguments are already checked ------------------------------------
 
@@ -179,20 +175,19 @@ class HolderMachine(TimedMachine):
         self.deadlines.set((name,), holder.expires_ms)
 
     def _set_waiter(self, name: str, waiter: Waiter) -> None:
-        waiters = self._waiters.setdefault(name, [])
-        for place, other in enumerate(waiters):
-            if other.owner == waiter.owner:
-                waiters[place] = waiter
-                break
+        waiters = self._waiters.get(name, ())
+        if any(other.owner == waiter.owner for other in waiters):
+            waiters = tuple(waiter if w.owner == waiter.owner else w for w in waiters)
+        elif len(waiters) >= WAITERS_MAX:
+            raise Refused(f"{WAITERS_MAX} owners wait for {self.thing} {name!r} already")
         else:
-            if len(waiters) >= WAITERS_MAX:
-                raise Refused(f"{WAITERS_MAX} owners wait for {self.thing} {name!r} already")
-            waiters.append(waiter)
+            waiters = (*waiters, waiter)
+        self._waiters[name] = waiters
         self.deadlines.set((name, waiter.owner), waiter.gives_up_ms)
 
     def _drop_waiter(self, name: str, owner: str) -> bool:
-        waiters = self._waiters.get(name, [])
-        left = [waiter for waiter in waiters if waiter.owner != owner]
+        waiters = self._waiters.get(name, ())
+        left = tuple(waiter for waiter in waiters if waiter.owner != owner)
         if left:
             self._waiters[name] = left
         else:
@@ -202,7 +197,7 @@ class HolderMachine(TimedMachine):
     def _vacate(self, name: str, now_ms: int) -> None:
         """Hand ``name`` to the first waiter that still has patience, or to nobody."""
         del self._holders[name]
-        for waiter in list(self._waiters.get(name, ())):
+        for waiter in self._waiters.get(name, ()):
             self.leave(name, waiter.owner)
             if waiter.gives_up_ms > now_ms:
                 self._grant(name, waiter.owner, waiter.ttl_ms, waiter.data, now_ms)

@@ -15,7 +15,7 @@ import attrs
 
 from consensus import Refused, command, query
 from statemachines.checks import check_integer, check_text, check_value
-from statemachines.rows import RowsMachine
+from statemachines.rows import Rows, RowsMachine
 
 KEYS_MAX: Final = 100_000
 """Keys in one map."""
@@ -61,7 +61,8 @@ class Map(RowsMachine):
     version that the caller saw. Keys are listed in order of their code points.
     """
 
-    def __init__(self) -> None:
+    def reset(self) -> None:
+        """Become as new."""
         self._items: dict[str, Item] = {}
         self._keys: list[str] = []
         self._version = 0
@@ -148,16 +149,19 @@ class Map(RowsMachine):
         """Return the number of ``keys``, the ``bytes`` they take, and the map's ``version``."""
         return {"keys": len(self._items), "bytes": self._size, "version": self._version}
 
-    def dump_rows(self) -> list[Any]:
-        """The version, then each key with its item, in order."""
-        return [self._version, *[(key, self._items[key]) for key in self._keys]]
+    def dump(self) -> Rows:
+        """The head has the version; then each key with its item."""
+        return Rows(self._version, dict(self._items), list(self._keys))
 
-    def load_rows(self, rows: list[Any]) -> None:
-        """Take the rows."""
-        self._version = rows[0]
-        self._items = {key: Item(*fields) for key, fields in rows[1:]}
-        self._keys = list(self._items)
-        self._size = sum(_size(key, item) for key, item in self._items.items())
+    def load_head(self, head: Any) -> None:
+        """Take the version."""
+        self._version = head
+
+    def load_row(self, key: Any, row: Any) -> None:
+        """Take one key."""
+        self._items[key] = Item(*row)
+        self._keys.append(key)
+        self._size += _size(key, self._items[key])
 
     def _version_of(self, key: str) -> int:
         item = self._items.get(key)

@@ -16,6 +16,7 @@ import attrs
 
 from consensus import Refused, command, query
 from statemachines.checks import check_integer, check_text, check_ttl_ms, check_value
+from statemachines.rows import Rows
 from statemachines.timed import Key, TimedMachine
 
 ITEMS_MAX: Final = 100_000
@@ -57,9 +58,6 @@ class Queue(TimedMachine):
     old place. At one time at most one worker has a valid receipt for an item. ``deliveries`` says
     how often it was handed out, so that a worker can set aside an item that keeps failing.
     """
-
-    def __init__(self) -> None:
-        self.reset()
 
     def reset(self) -> None:
         """Become as new."""
@@ -166,22 +164,23 @@ class Queue(TimedMachine):
         """A claim was not acknowledged in time: the item goes back."""
         self._give_back(int(key[0]))
 
-    def dump_rows(self) -> list[Any]:
-        """The counters, then each item by id."""
-        return [[self._last_id, self._last_receipt], *sorted(self._items.items())]
+    def dump(self) -> Rows:
+        """The head has the counters; then each item by id."""
+        return Rows.of([self._last_id, self._last_receipt], self._items)
 
-    def load_rows(self, rows: list[Any]) -> None:
-        """Take the rows."""
-        self.reset()
-        self._last_id, self._last_receipt = rows[0]
-        for identity, fields in rows[1:]:
-            item = Item(*fields)
-            self._size += len(item.text)
-            if item.receipt:
-                self._claim(identity, item)
-            else:
-                self._items[identity] = item
-                self._free.append(identity)
+    def load_head(self, head: Any) -> None:
+        """Take the counters."""
+        self._last_id, self._last_receipt = head
+
+    def load_row(self, key: Any, row: Any) -> None:
+        """Take one item."""
+        item = Item(*row)
+        self._size += len(item.text)
+        if item.receipt:
+            self._claim(key, item)
+        else:
+            self._items[key] = item
+            self._free.append(key)
 
     def _claimed(self, identity: Any, receipt: Any) -> Item:
         check_integer("id", identity, 1, NUMBER_MAX)

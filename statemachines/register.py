@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from consensus import command, query
 from statemachines.checks import check_value
-from statemachines.rows import RowsMachine
+from statemachines.rows import Rows, RowsMachine
 
 VALUE_BYTES_MAX: Final = 128 * 1024
 """Largest value, in bytes of JSON."""
@@ -33,7 +33,8 @@ class Register(RowsMachine):
     reads with the same version saw the same write. The register starts as null, version 0.
     """
 
-    def __init__(self) -> None:
+    def reset(self) -> None:
+        """Become as new."""
         self._value = "null"
         self._version = 0
 
@@ -68,10 +69,14 @@ class Register(RowsMachine):
         """Return ``value`` and ``version``."""
         return {"value": json.loads(self._value), "version": self._version}
 
-    def dump_rows(self) -> list[Any]:
-        """One row: the value and its version."""
-        return [[self._value, self._version]]
+    def dump(self) -> Rows:
+        """The head has the version; the one row has the value."""
+        return Rows.of(self._version, {"value": self._value})
 
-    def load_rows(self, rows: list[Any]) -> None:
-        """Take the one row."""
-        [[self._value, self._version]] = rows
+    def load_head(self, head: Any) -> None:
+        """Take the version."""
+        self._version = head
+
+    def load_row(self, key: Any, row: Any) -> None:
+        """Take the value."""
+        self._value = row

@@ -13,6 +13,7 @@ import attrs
 
 from consensus import Refused, command, query
 from statemachines.checks import check_text, check_ttl_ms, check_value
+from statemachines.rows import Rows
 from statemachines.timed import Key, TimedMachine
 
 INSTANCES_MAX: Final = 10_000
@@ -51,9 +52,6 @@ class ServiceRegistry(TimedMachine):
     version sees the same instances. An instance can be listed up to ``ttl_ms`` after it died:
     connect and be ready to try the next.
     """
-
-    def __init__(self) -> None:
-        self.reset()
 
     def reset(self) -> None:
         """Become as new."""
@@ -135,23 +133,23 @@ class ServiceRegistry(TimedMachine):
         """An instance's heartbeats stopped."""
         self._remove(*key)
 
-    def dump_rows(self) -> list[Any]:
-        """The version, then each instance by service and name."""
-        return [
-            self._version,
-            *[
-                [service, name, record]
-                for service, instances in sorted(self._services.items())
-                for name, record in sorted(instances.items())
-            ],
-        ]
+    def dump(self) -> Rows:
+        """The head has the version; then each instance by service and name."""
+        table = {
+            (service, name): record
+            for service, instances in self._services.items()
+            for name, record in instances.items()
+        }
+        return Rows.of(self._version, table)
 
-    def load_rows(self, rows: list[Any]) -> None:
-        """Take the rows."""
-        self.reset()
-        self._version = rows[0]
-        for service, name, fields in rows[1:]:
-            self._set(service, name, Instance(*fields))
+    def load_head(self, head: Any) -> None:
+        """Take the version."""
+        self._version = head
+
+    def load_row(self, key: Any, row: Any) -> None:
+        """Take one instance."""
+        service, name = key
+        self._set(service, name, Instance(*row))
 
     def _set(self, service: str, instance: str, record: Instance) -> None:
         self._services.setdefault(service, {})[instance] = record

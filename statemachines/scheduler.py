@@ -17,6 +17,7 @@ import attrs
 
 from consensus import Refused, command, query
 from statemachines.checks import check_integer, check_text, check_ttl_ms, check_value
+from statemachines.rows import Rows
 from statemachines.timed import Key, TimedMachine
 
 TASKS_MAX: Final = 10_000
@@ -79,9 +80,6 @@ class Scheduler(TimedMachine):
     *recorded* as done once; it may have been *started* more than once, when a worker was slow or
     lost, so its effects outside should be idempotent or check the attempt number.
     """
-
-    def __init__(self) -> None:
-        self.reset()
 
     def reset(self) -> None:
         """Become as new."""
@@ -247,28 +245,26 @@ class Scheduler(TimedMachine):
 
     # -- snapshot -----------------------------------------------------------------------------
 
-    def dump_rows(self) -> list[Any]:
-        """The last number and the finished tasks in order, each worker, then each task."""
-        return [
-            [self._last_number, list(self._finished), len(self._workers)],
-            *sorted(self._workers.items()),
-            *sorted(self._tasks.items()),
-        ]
+    def dump(self) -> Rows:
+        """The head has the last number, what is finished in order, the workers; then each task."""
+        head = [self._last_number, list(self._finished), dict(self._workers)]
+        return Rows.of(head, self._tasks)
 
-    def load_rows(self, rows: list[Any]) -> None:
-        """Take the rows."""
-        self.reset()
-        self._last_number, self._finished, workers = rows[0]
-        for name, fields in rows[1 : workers + 1]:
+    def load_head(self, head: Any) -> None:
+        """Take all but the tasks."""
+        self._last_number, self._finished, workers = head
+        for name, fields in workers.items():
             self._set_worker(name, Worker(*fields))
             self._of_worker[name] = []
-        for name, fields in rows[workers + 1 :]:
-            task = Task(*fields)
-            self._tasks[name] = task
-            if task.worker:
-                insort(self._of_worker[task.worker], (task.number, name))
-            elif task.state == "pending":
-                insort(self._pending, (task.number, name))
+
+    def load_row(self, key: Any, row: Any) -> None:
+        """Take one task."""
+        task = Task(*row)
+        self._tasks[key] = task
+        if task.worker:
+            insort(self._of_worker[task.worker], (task.number, key))
+        elif task.state == "pending":
+            insort(self._pending, (task.number, key))
 
     # -- inside -------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import attrs
 
 from consensus import Refused, command, query
 from statemachines.checks import check_integer, check_text, check_ttl_ms
+from statemachines.rows import Rows
 from statemachines.timed import Key, TimedMachine
 
 SEMAPHORES_MAX: Final = 10_000
@@ -54,9 +55,6 @@ class Semaphores(TimedMachine):
     strictly increase. There is no line to wait in: who gets none asks again, so a large request can
     starve.
     """
-
-    def __init__(self) -> None:
-        self.reset()
 
     def reset(self) -> None:
         """Become as new."""
@@ -151,24 +149,21 @@ class Semaphores(TimedMachine):
         """A holder did not renew."""
         self._drop(*key)
 
-    def dump_rows(self) -> list[Any]:
-        """The last token, then each semaphore with its grants."""
-        return [
-            self._last_token,
-            *[
-                [name, limit, [grant for _, grant in sorted(self._grants.get(name, {}).items())]]
-                for name, limit in sorted(self._limits.items())
-            ],
-        ]
+    def dump(self) -> Rows:
+        """The head has the last token; then each semaphore with its grants by owner."""
+        grants = self._grants
+        table = {name: (limit, {**grants.get(name, {})}) for name, limit in self._limits.items()}
+        return Rows.of(self._last_token, table)
 
-    def load_rows(self, rows: list[Any]) -> None:
-        """Take the rows."""
-        self.reset()
-        self._last_token = rows[0]
-        for name, limit, grants in rows[1:]:
-            self._limits[name] = limit
-            for fields in grants:
-                self._set(name, Grant(*fields))
+    def load_head(self, head: Any) -> None:
+        """Take the last token."""
+        self._last_token = head
+
+    def load_row(self, key: Any, row: Any) -> None:
+        """Take one semaphore."""
+        self._limits[key], grants = row
+        for fields in grants.values():
+            self._set(key, Grant(*fields))
 
     def _limit(self, name: Any) -> int:
         limit = self._limits.get(check_text("name", name))

@@ -27,7 +27,7 @@ import attrs
 from consensus import Entry, Position, Refused, StateMachine, StateSnapshot
 from consensus.methods import refusal
 from statemachines.checks import TTL_MS_MAX, check_integer
-from statemachines.rows import FORMAT, RowsSnapshot
+from statemachines.rows import Rows, RowsSnapshot, read_first
 from statemachines.timed import Deadlines
 
 SESSIONS_MAX: Final = 10_000
@@ -184,18 +184,12 @@ class SessionMachine(StateMachine):
 
     def snapshot(self) -> StateSnapshot:
         """Freeze the sessions and the wrapped machine."""
-        rows = [
-            (
-                session,
-                table.ttl_ms,
-                table.expires_ms,
-                table.lowest_unanswered,
-                list(table.answers.items()),
-            )
-            for session, table in sorted(self._sessions.items())
-        ]
-        head = [type(self).__name__, FORMAT, len(rows)]
-        return _SessionSnapshot(RowsSnapshot([head, *rows]), self.inner.snapshot())
+        table = {
+            session: (each.ttl_ms, each.expires_ms, each.lowest_unanswered, dict(each.answers))
+            for session, each in self._sessions.items()
+        }
+        sessions = RowsSnapshot(type(self).__name__, Rows.of(None, table))
+        return _SessionSnapshot(sessions, self.inner.snapshot())
 
     def restore(self, data: bytes) -> None:
         """Load what ``snapshot`` wrote."""
@@ -216,7 +210,7 @@ class SessionMachine(StateMachine):
             *more, rest = rest.split(b"\n", count - len(lines))
             lines += more
             if count == 1 and lines:
-                count += _session_count(lines[0])
+                count += read_first(type(self).__name__, lines[0])[0]
             elif len(lines) < count:
                 piece = next(source, None)
                 if piece is None:
@@ -237,10 +231,10 @@ class SessionMachine(StateMachine):
         self._size = 0
         self._sessions.clear()
         self._deadlines = Deadlines()
-        for session, ttl_ms, expires_ms, lowest, answers in rows:
+        for session, (ttl_ms, expires_ms, lowest, answers) in rows:
             table = _Table(ttl_ms, expires_ms, lowest)
-            for sequence, answer in answers:
-                table.keep(sequence, answer)
+            for sequence, answer in answers.items():
+                table.keep(int(sequence), answer)
             self._size += table.size
             self._sessions[session] = table
             self._deadlines.set(_key(session), expires_ms)
@@ -293,14 +287,3 @@ class SessionMachine(StateMachine):
 
 def _key(session: int) -> tuple[str]:
     return (f"{session:020d}",)
-
-
-def _session_count(line: bytes) -> int:
-    """Return how many sessions follow the snapshot's first line."""
-    try:
-        name, version, count = json.loads(line)
-    except (ValueError, TypeError):
-        name = version = count = None
-    if (name, version) != (SessionMachine.__name__, FORMAT) or not isinstance(count, int):
-        raise ValueError(f"not a snapshot of SessionMachine, format {FORMAT}: {line[:80]!r}")
-    return count

@@ -83,7 +83,7 @@ class TimedMachine(RowsMachine):
     """
 
     def reset(self) -> None:
-        """Become as new. Subclasses extend it, and call it to begin and before they load rows."""
+        """Become as new. Subclasses extend it."""
         self.deadlines = Deadlines()
 
     @abc.abstractmethod

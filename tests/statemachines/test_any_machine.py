@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import json
 from typing import Any
 
 import pytest
@@ -26,7 +25,7 @@ from statemachines import (
     tick_while_leading,
 )
 from statemachines.timed import Deadlines
-from tests.statemachines.driver import Driver, refused
+from tests.statemachines.driver import Driver, refused, snapshot_bytes
 from tests.waiting import wait_until
 
 MACHINES = [
@@ -102,9 +101,12 @@ def test_bytes_that_are_no_call_are_refused(machine: type[MethodMachine], comman
 def test_a_snapshot_of_another_machine_or_a_cut_one_is_refused(
     machine: type[MethodMachine],
 ) -> None:
-    name = json.dumps(machine.__name__).encode()
-    for data in (b"", b'["Other",1]\n', b"[" + name + b",2]\n", b"[" + name + b",1]"):
-        with pytest.raises(ValueError, match="snapshot"):
+    whole = snapshot_bytes(machine())
+    first = whole.partition(b"\n")[0]
+    foreign = first.replace(machine.__name__.encode(), b"Other") + b"\n"
+    newer = first.replace(b",1,", b",2,", 1) + b"\n"
+    for data in (b"", b"\xff\n", b"[]\n", foreign, newer, whole[:-1], whole * 2):
+        with pytest.raises(ValueError, match=f"snapshot of {machine.__name__}"):
             machine().restore(data)
 
 

@@ -117,7 +117,7 @@ def test_what_is_no_session_command_is_refused(command: bytes) -> None:
 
 
 def test_a_damaged_snapshot_is_refused_in_words() -> None:
-    for data in (b"", b"[]\n", b'["SessionMachine",1,2]\n[]\n', b"\x00\n"):
+    for data in (b"", b"[]\n", b'["SessionMachine",1,2,null]\n[]\n', b"\x00\n"):
         with pytest.raises(ValueError, match=r"snapshot"):
             make().restore(data)
 
