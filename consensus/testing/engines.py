@@ -16,7 +16,7 @@ from consensus.errors import ConsensusError, Halted, NotLeader, ProposalDropped,
 from consensus.node import Node
 from consensus.statemachine import StateMachine
 from consensus.testing.machines import POISON, BreakableMachine, RecordingMachine
-from consensus.types import Consistency, Position, Role
+from consensus.types import Applied, Consistency, Position, Role
 
 WAIT_S: Final = 20.0
 POLL_S: Final = 0.01
@@ -50,11 +50,16 @@ async def eventually(
 
 async def propose(node: Node, command: bytes, timeout_s: float = WAIT_S) -> int:
     """Propose until applied, again only after a certain refusal; return the index."""
+    return (await applied(node, command, timeout_s)).index
+
+
+async def applied(node: Node, command: bytes, timeout_s: float = WAIT_S) -> Applied:
+    """Propose until applied, again only after a certain refusal; return the outcome."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
     while True:
         try:
-            return (await node.propose(command)).index
+            return await node.propose(command)
         except ProposalDropped:
             assert loop.time() < deadline, f"{command!r} was refused for {timeout_s:g} s"
             await asyncio.sleep(POLL_S)
@@ -173,7 +178,7 @@ class EngineContract(abc.ABC):
                 for node in nodes:
                     await propose(node, b"warm")
                 outcomes = await asyncio.gather(
-                    *(node.propose(b"%d" % number) for number in range(20) for node in nodes)
+                    *(applied(node, b"%d" % number) for number in range(20) for node in nodes)
                 )
                 for outcome in outcomes:
                     assert outcome.result == outcome.index  # one command, one index, one result
@@ -366,10 +371,10 @@ class EngineContract(abc.ABC):
                 await cluster.start(name, machine)
                 await cluster.caught_up(15)
                 assert machine.commands == [b"%d" % number for number in range(15)]
-                applied = [entry.index for entry in machine.entries]
-                assert applied == list(range(16 - len(applied), 16))
-                assert min(applied, default=11) > 10, "it was applied again"
-                assert machine.restored or len(applied) == 5  # a snapshot may stand for some
+                indexes = [entry.index for entry in machine.entries]
+                assert indexes == list(range(16 - len(indexes), 16))
+                assert min(indexes, default=11) > 10, "it was applied again"
+                assert machine.restored or len(indexes) == 5  # a snapshot may stand for some
                 assert machine.discarded == 0
 
         asyncio.run(run())

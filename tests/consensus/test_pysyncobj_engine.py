@@ -42,7 +42,7 @@ class Trio:
         ports = free_ports(3)
         self.members = {name: f"127.0.0.1:{port}" for name, port in zip(NAMES, ports, strict=True)}
         self.directory = directory
-        self.settings = {"election_timeout_ms": 300, "heartbeat_interval_ms": 50, **settings}
+        self.settings = {"election_timeout_ms": 600, "heartbeat_interval_ms": 50, **settings}
         self.nodes: dict[str, Node] = {}
 
     async def start(self, name: str, machine: RecordingMachine | None = None) -> Node:
@@ -122,7 +122,7 @@ async def test_large_commands_and_a_silent_log(
 ) -> None:
     """PySyncObj's own way of cutting large commands fills the log with tracebacks."""
     caplog.set_level(logging.DEBUG)
-    async with trio(tmp_path) as group:
+    async with trio(tmp_path, election_timeout_ms=3000) as group:
         leader, follower = await group.leader(), await group.follower()
         values = [os.urandom(1_500_000) for _ in range(4)]
         values += [os.urandom(size) for size in (65_400, 65_536, 131_000, 262_144, 262_100)]
@@ -135,7 +135,7 @@ async def test_large_commands_and_a_silent_log(
 
 
 async def test_many_at_once(tmp_path: Path) -> None:
-    async with trio(tmp_path) as group:
+    async with trio(tmp_path, election_timeout_ms=3000) as group:
         nodes = list(group.nodes.values())
         outcomes = await asyncio.gather(
             *(nodes[number % 3].propose(b"%d" % number) for number in range(3000))

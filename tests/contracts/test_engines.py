@@ -39,7 +39,7 @@ class PySyncObjGroup(EngineGroup):
             name,
             self.members,
             self.directory / name,
-            election_timeout_ms=300,
+            election_timeout_ms=500,
             heartbeat_interval_ms=50,
             snapshot_entries=self.snapshot_entries,
         )

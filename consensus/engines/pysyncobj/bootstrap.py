@@ -14,8 +14,8 @@ from typing import Final
 
 from pysyncobj.syncobj import _COMMAND_TYPE
 
-from consensus.engines.pysyncobj.driver import GROUP_ID
 from consensus.engines.pysyncobj.dump import DumpHead, DumpWriter, sync_directory
+from consensus.engines.pysyncobj.setup import GROUP_ID
 from consensus.types import NodeId, Position
 
 BASE_INDEX: Final = 1

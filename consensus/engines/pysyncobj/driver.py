@@ -14,7 +14,6 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import attrs
 import structlog
 
 from consensus.engine import EngineHost
@@ -38,12 +37,13 @@ from consensus.engines.pysyncobj.raft import (
     Consumer,
     PeerNode,
     Raft,
-    Timing,
     reason_error,
     settings,
 )
+from consensus.engines.pysyncobj.setup import GROUP_ID, Setup
 from consensus.engines.pysyncobj.snapshots import LOG_KEEP_ENTRIES, Snapshots
 from consensus.engines.pysyncobj.transport import PeerTransport
+from consensus.engines.pysyncobj.view import GroupView
 from consensus.errors import (
     NotLeader,
     OutcomeUnknown,
@@ -56,13 +56,14 @@ from consensus.types import Position, Proposal
 
 log = structlog.get_logger(__name__)
 
-GROUP_ID: Final = 0
 PROPOSE: Final = "raftyard_propose"
 REFUSE: Final = "raftyard_refuse"
 
 TICK_S: Final = 0.025
 """Between ticks when nothing happens, in seconds: how exact election and heartbeat timers are."""
 TICKS_PER_TURN_MAX: Final = 8
+TURN_S: Final = 0.005
+"""Ticks follow one another for this long, in seconds, before other work gets its turn."""
 STALL_S: Final = 0.05
 """A gap this long between ticks: what peers sent meanwhile is read before timers are judged."""
 TICK_FAILURES_MAX: Final = 20
@@ -72,28 +73,6 @@ LOG_BYTES_MAX: Final = 256 * 1024 * 1024
 LOG_ENTRIES_FACTOR: Final = 20
 """Barriers of reads are entries too; this many entries for each command that a snapshot may wait
 for make one due."""
-
-
-@attrs.frozen(slots=True)
-class Setup:
-    """What an engine was configured with.
-
-    ``me`` and ``others`` are this member and its peers, ``listen`` is "host:port".
-    """
-
-    me: PeerNode
-    others: tuple[PeerNode, ...]
-    listen: str
-    timing: Timing
-    password: str | None
-    snapshot_entries: int
-
-    @property
-    def cluster(self) -> str:
-        """A digest that the members of one cluster share, for their greeting."""
-        names = sorted(node.name for node in (self.me, *self.others))
-        text = f"{GROUP_ID}\n" + "\n".join(names)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _resolver(future: asyncio.Future[int]) -> Callable[[int], None]:
@@ -151,7 +130,7 @@ class Driver:
         self.outstanding = Outstanding(host.dropped)
         self.snapshots = Snapshots(
             directory.dump,
-            tuple(node.name for node in (setup.me, *setup.others)),
+            setup.names,
             self,
             keep_entries=min(LOG_KEEP_ENTRIES, setup.snapshot_entries),
         )
@@ -163,6 +142,7 @@ class Driver:
         except BaseException:
             self._poller.close()
             raise
+        self.view = GroupView(setup, self.raft, self.transport)
 
     def _build(self, directory: DataDirectory) -> Raft:
         setup = self._setup
@@ -239,6 +219,9 @@ class Driver:
                 self.raft.doTick(0.0)
                 if self._failure or not self._poller.dispatched:
                     break
+                if self._loop.time() - now > TURN_S:
+                    self.tick_soon()
+                    break
             else:
                 self.tick_soon()
             self._failures = 0
@@ -258,7 +241,7 @@ class Driver:
             if self.transport.wants_tick:
                 self.tick_soon()
             self._first_election()
-            seen = self._visible()
+            seen = self.view.visible()
             if seen != self._last_seen:
                 self._last_seen = seen
                 self._changed()
@@ -274,7 +257,7 @@ class Driver:
         if self._knew_leader or self.raft.leader is not None:
             self._knew_leader = True
             return
-        if self._setup.others and self.has_quorum_of_links():
+        if self._setup.others and self.view.is_linked_to_majority():
             self._knew_leader = True
             heartbeat_s = self._setup.timing.heartbeat_s
             self.raft.postpone_election(heartbeat_s * (3 + 4 * secrets.randbelow(1000) / 1000))
@@ -470,28 +453,8 @@ class Driver:
         return self.raft.term
 
     def leader(self) -> PeerNode | None:
-        """Who leads, as far as known: a leader not heard for an election timeout is none."""
-        if self._stopped:
-            return None
-        leader = self.raft.leader
-        if leader is None or self.raft.leads:
-            return leader
-        silent_s = self.raft.now() - self.transport.heard_leader_at
-        return leader if silent_s <= self._setup.timing.election_max_s else None
-
-    def has_quorum_of_links(self) -> bool:
-        """Whether enough peers are connected."""
-        return 2 * (self.transport.linked + 1) > len(self._setup.others) + 1
-
-    def has_quorum(self) -> bool:
-        """Whether this member is part of a working majority, as far as it knows."""
-        leader = self.leader()
-        if leader is None:
-            return False
-        if not self.raft.leads:
-            return self.transport.is_linked(leader)
-        heard = self.raft.responders(self.raft.now() - self._setup.timing.election_max_s)
-        return 2 * (heard + 1) > len(self._setup.others) + 1
+        """Who leads, as far as known; nobody once this member has stopped."""
+        return None if self._stopped else self.view.leader()
 
     @property
     def committed_index(self) -> int:
@@ -532,15 +495,6 @@ class Driver:
     def send(self, node: PeerNode, message: Message) -> bool:
         """Send a message of ours to a peer."""
         return self.transport.has_room(node) and self.transport.send(node, message)
-
-    def _visible(self) -> object:
-        return (
-            self.raft.term,
-            self.raft.leads,
-            self.raft.is_candidate,
-            self.leader(),
-            (self.has_quorum()),
-        )
 
     # -- end ----------------------------------------------------------------------------------
 

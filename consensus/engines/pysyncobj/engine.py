@@ -25,11 +25,12 @@ from pysyncobj.encryptor import HAS_CRYPTO
 from consensus.engine import Capabilities, Engine, EngineHost, Fault
 from consensus.engines.pysyncobj.delivery import Delivery
 from consensus.engines.pysyncobj.directory import DataDirectory
-from consensus.engines.pysyncobj.driver import GROUP_ID, Driver, Setup
+from consensus.engines.pysyncobj.driver import Driver
 from consensus.engines.pysyncobj.dump import DumpReader
 from consensus.engines.pysyncobj.journal import REMEDY, SegmentJournal
 from consensus.engines.pysyncobj.raft import PeerNode, Timing
 from consensus.engines.pysyncobj.settle import misplaced
+from consensus.engines.pysyncobj.setup import GROUP_ID, Setup
 from consensus.errors import (
     ConfigError,
     NotLeader,
@@ -316,7 +317,7 @@ class PySyncObjEngine(Engine):
             commit_index=driver.committed_index,
             log_index=driver.committed_index,
             members=self._members,
-            has_quorum=driver.has_quorum(),
+            has_quorum=driver.view.has_quorum(),
             details=driver.details(),
         )
 
