@@ -5,7 +5,9 @@ Where one cannot be had the test is skipped with the reason; in CI (``CI=true``)
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import socket
 from pathlib import Path
@@ -32,10 +34,18 @@ def unavailable(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+PORTS = range(15_000, 32_000)
+"""Below the range that the kernel gives to outgoing connections: a stopped member's port would
+otherwise be taken by somebody's connection before the member is started again."""
+
+
 def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
     """Return ``count`` TCP ports that were free a moment ago."""
-    sockets = [socket.create_server((host, 0)) for _ in range(count)]
+    sockets: list[socket.socket] = []
     try:
+        while len(sockets) < count:
+            with contextlib.suppress(OSError):
+                sockets.append(socket.create_server((host, random.choice(PORTS))))
         return [sock.getsockname()[1] for sock in sockets]
     finally:
         for sock in sockets:
