@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
+import secrets
 import shutil
 import socket
 from pathlib import Path
@@ -45,7 +45,7 @@ def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
     try:
         while len(sockets) < count:
             with contextlib.suppress(OSError):
-                sockets.append(socket.create_server((host, random.choice(PORTS))))
+                sockets.append(socket.create_server((host, secrets.choice(PORTS))))
         return [sock.getsockname()[1] for sock in sockets]
     finally:
         for sock in sockets:

@@ -132,7 +132,11 @@ async def test_nothing_acknowledged_is_lost(tmp_path: Path, seed: int) -> None:
                     await trial.fault()
                 await trial.heal()
                 newest = trial.newest
-                await wait_until(lambda: trial.newest > newest, 20.0, "writes after the faults")
+                await wait_until(
+                    lambda: trial.newest > max(newest, 100) and trial.reads > 10,
+                    40.0,
+                    "writes after the faults, and enough in all to tell anything",
+                )
                 trial.done.set()
 
             def equal() -> bool:
@@ -142,7 +146,6 @@ async def test_nothing_acknowledged_is_lost(tmp_path: Path, seed: int) -> None:
             await wait_until(equal, 20.0, "all members equal")
             assert not any(node.status().halted for node in trial.nodes.values())
             trial.check(next(iter(trial.nodes.values())).machine.query(None))
-            assert len(trial.applied) > 100 and trial.reads > 10, "too little happened to tell"
         finally:
             for node in trial.nodes.values():
                 await node.stop()
