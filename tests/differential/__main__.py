@@ -67,8 +67,6 @@ def main(
             took = time.monotonic() - started
     console.print(coverage_table(report))
     console.print(f"{report.operations} operations in {took:.1f} s", highlight=False)
-    for name, count in sorted(report.explained.items()):
-        console.print(f"expected difference {name}: {count}", highlight=False, markup=False)
     if report.mismatches:
         console.print(report.text(), highlight=False, markup=False, soft_wrap=True)
         sys.exit(1)

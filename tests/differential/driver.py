@@ -39,6 +39,20 @@ CALL_TIMEOUT_S: Final = 20.0
 MISMATCHES_MAX: Final = 10
 """After so many the rest only repeats them."""
 
+WRITES: Final = (
+    "KV.Put",
+    "KV.DeleteRange",
+    "KV.Txn",
+    "KV.Compact",
+    "Lease.LeaseGrant",
+    "Lease.LeaseRevoke",
+    "Maintenance.Alarm",
+)
+"""What may change the store."""
+
+DIFFERENCES_MAX: Final = 8
+"""No more fields than this are shown of one mismatch."""
+
 CHANNEL_OPTIONS: Final = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -98,6 +112,10 @@ class System:
         self._leases = ChosenLeases()
         self._clusters: set[int] = set()
         self._terms = [0] * len(endpoints)
+        self._changes = 0
+        self._seen = [0] * len(endpoints)
+        """How many of the changes each member has surely applied."""
+        self._catching_up = [asyncio.Lock() for _ in endpoints]
 
     @staticmethod
     def _stubs(channel: Any) -> dict[str, Any]:
@@ -119,10 +137,14 @@ class System:
             await self._catch_up(member)
         if operation.drains:
             await self._drain(operation)
+        writes = operation.method in WRITES
+        self._changes += writes
         try:
             answer = await self._call(operation, member)
         except grpc.aio.AioRpcError as error:
             return Answer(error.code().name, error.details() or "")
+        if writes:  # who answered a write has applied it
+            self._seen[member] = self._changes
         if answer.message is not None:
             self._check_identity(operation, member, answer.message)
         return answer
@@ -163,13 +185,12 @@ class System:
         return await stream.cancel(request)
 
     async def _catch_up(self, member: int) -> None:
-        """A linearizable read (of nothing) at this member."""
-        request = pb.RangeRequest(key=b"\x00", count_only=True, limit=1)
-        try:
-            await self._calls[member]["KV.Range"](request, timeout=CALL_TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.DATA_LOSS:
-                raise
+        """A linearizable read (of nothing) at this member, unless it has seen every write."""
+        async with self._catching_up[member]:
+            if self._seen[member] < self._changes:
+                request = pb.RangeRequest(key=b"\x00", count_only=True, limit=1)
+                await self._calls[member]["KV.Range"](request, timeout=CALL_TIMEOUT_S)
+                self._seen[member] = self._changes
 
     async def _drain(self, operation: Operation) -> None:
         await self.log.reach(operation.revision)
@@ -224,7 +245,10 @@ class Mismatch:
     def text(self) -> str:
         """Several lines for a report."""
         lines = [self.what, f"  oracle  {self.expected}", f"  subject {self.actual}"]
-        return "\n".join(lines + [f"  - {difference.text()}" for difference in self.differences])
+        lines += [f"  - {difference.text()}" for difference in self.differences[:DIFFERENCES_MAX]]
+        if len(self.differences) > DIFFERENCES_MAX:
+            lines.append(f"  - and {len(self.differences) - DIFFERENCES_MAX} more")
+        return "\n".join(lines)
 
 
 @attrs.define(slots=True)
@@ -236,6 +260,7 @@ class Report:
     events: int = 0
     watchers: int = 0
     fragments: int = 0
+    compacted: int = 0
     mismatches: list[Mismatch] = attrs.field(factory=list)
     explained: Counter[str] = attrs.field(factory=Counter)
     coverage: Coverage = attrs.field(factory=Coverage)
@@ -267,9 +292,7 @@ class Comparison:
         self.oracle = System(oracle, self._log)
         self.subject = System(subject, self._log)
         self._generator = generator
-        self._queue: asyncio.Queue[tuple[list[Operation], list[Answer]]] = asyncio.Queue(
-            AHEAD_MAX
-        )
+        self._queue: asyncio.Queue[tuple[list[Operation], list[Answer]]] = asyncio.Queue(AHEAD_MAX)
         self.report = Report(generator.seed)
 
     async def run(self, operations: int) -> Report:
@@ -298,8 +321,10 @@ class Comparison:
         await self.subject.close()
 
     async def _lead(self, operations: int) -> None:
-        while self._generator.number < operations:
+        sent = 0
+        while sent < operations:
             step = self._generator.next_step()
+            sent = step[-1].number + 1
             answers = await asyncio.gather(*map(self.oracle.run, step))
             for operation, answer in zip(step, answers, strict=True):
                 self._generator.observe(operation, answer)
@@ -343,6 +368,8 @@ class Comparison:
         self.report.watchers += 1
         self.report.events += len(expected.events)
         self.report.fragments += actual.fragments
+        if actual.closing is not None and actual.closing.compact_revision:
+            self.report.compacted += 1
         differences = watcher_differences(expected, actual)
         if not differences:
             return

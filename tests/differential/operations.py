@@ -20,7 +20,7 @@ CLOSE: Final = "Watch.close"
 CHOSEN_LEASE: Final = 1 << 50
 """Lease ids from here on stand for "the n-th lease whose id the server chose itself"."""
 
-REPORT_CHARS_MAX: Final = 3000
+REPORT_CHARS_MAX: Final = 1200
 
 
 @attrs.frozen(slots=True)

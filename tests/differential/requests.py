@@ -259,6 +259,8 @@ class Requests:
         create = pb.WatchCreateRequest(key=b"" if self.rarely() else key, range_end=end)
         if rng.random() < 0.6:
             create.start_revision = max(0, self.near_revision())
+        elif rng.random() < 0.2 and self.shadow.compacted > 1:
+            create.start_revision = rng.randint(1, self.shadow.compacted - 1)
         create.progress_notify = self.often()
         create.prev_kv = self.often(2)
         create.fragment = self.often()

@@ -17,5 +17,9 @@ def coverage_table(report: Report) -> Table:
         table.add_section()
     table.add_row("watchers compared", str(report.watchers))
     table.add_row("events compared", str(report.events))
+    table.add_row("watchers canceled by compaction", str(report.compacted))
     table.add_row("fragments received", str(report.fragments))
+    table.add_section()
+    for name, hits in sorted(report.explained.items()):
+        table.add_row(f"different on purpose: {name}", str(hits))
     return table

@@ -65,13 +65,15 @@ class EventLog:
 class Watcher:
     """One watcher: what was asked, and everything that it was sent.
 
-    ``faults`` are broken rules that need no second system to see: a revision split over two
-    answers, a header older than its events, an answer after the last.
+    ``at_compaction``: it starts at the compacted revision itself, of which not every server keeps
+    the deletions. ``faults`` are broken rules that need no second system to see: a revision split
+    over two answers, a header older than its events, an answer after the last.
     """
 
     request: Any
     start: int
     doomed: bool
+    at_compaction: bool = False
     events: list[Any] = attrs.field(factory=list)
     closing: Any = None
     faults: list[str] = attrs.field(factory=list)
@@ -116,6 +118,8 @@ class Watcher:
                 else pb.WatchCreateRequest.NODELETE
             ) in request.filters
             wanted = event.kv.mod_revision >= self.start and not filtered
+            if self.at_compaction and event.kv.mod_revision == self.start:
+                wanted = wanted and event.type == mvccpb_pb2.Event.PUT
             self._expected += wanted and in_range(event.kv.key, start_key, request.range_end)
         return self._expected
 
@@ -235,7 +239,7 @@ class WatchStream:
             if not message.canceled:
                 start = request.start_revision or message.header.revision + 1
                 doomed = 0 < request.start_revision < compacted
-                watcher = Watcher(request, start, doomed)
+                watcher = Watcher(request, start, doomed, start == compacted)
                 self.watchers.append(watcher)
                 self._live[message.watch_id] = watcher
             answered.set_result(message)
