@@ -1,8 +1,11 @@
 // A load generator on etcd's own Go client: CALLERS goroutines share one client, each sends its next
-// request when the last is answered. Prints one JSON object with the count, the time and every
-// quantile that the report needs.
+// request when the last is answered. After the warm-up it prints "measuring", so that whoever
+// started it can look at the servers' CPU time; at the end one JSON object with the count, the time
+// and every quantile that the report needs. Requests of the warm-up are not in it.
 //
-// Usage: load -endpoints A,B,C -operation put|get|serializable -callers N -seconds S -keys K -value B
+// Usage: load -endpoints A,B,C -operation put|get|serializable -callers N -warmup S -seconds S
+//
+//	-keys K -value B
 package main
 
 import (
@@ -16,6 +19,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -28,14 +32,16 @@ type result struct {
 	P50ms      float64 `json:"p50_ms"`
 	P99ms      float64 `json:"p99_ms"`
 	MaxMs      float64 `json:"max_ms"`
-	FirstError string  `json:"first_error,omitempty"`
+	ClientCPUs float64 `json:"client_cpu_s"`
+	FirstError string  `json:"first_error"`
 }
 
 func main() {
 	endpoints := flag.String("endpoints", "127.0.0.1:2379", "client addresses")
 	operation := flag.String("operation", "put", "put, get or serializable")
 	callers := flag.Int("callers", 1, "requests in flight")
-	seconds := flag.Float64("seconds", 5, "how long")
+	warmup := flag.Float64("warmup", 0.5, "how long before measuring, in seconds")
+	seconds := flag.Float64("seconds", 5, "how long, in seconds")
 	keys := flag.Int("keys", 1000, "how many keys")
 	value := flag.Int("value", 256, "bytes of a value")
 	flag.Parse()
@@ -53,13 +59,30 @@ func main() {
 		log.Fatal(err)
 	}
 
+	drive(call, *callers, *warmup)
+	fmt.Println("measuring")
+	before := cpuSeconds()
+	start := time.Now()
+	all, out := drive(call, *callers, *seconds)
+	out.Seconds = time.Since(start).Seconds()
+	out.ClientCPUs = cpuSeconds() - before
+	out.Operations = len(all)
+	sort.Slice(all, func(i, j int) bool { return all[i] < all[j] })
+	out.P50ms, out.P99ms, out.MaxMs = quantile(all, 0.5), quantile(all, 0.99), quantile(all, 1)
+	if err := json.NewEncoder(os.Stdout).Encode(out); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// drive runs all callers for a while; it returns the time that each good request took, and what
+// went wrong.
+func drive(call func(*rand.Rand) error, callers int, seconds float64) ([]time.Duration, result) {
 	var mutex sync.Mutex
 	var group sync.WaitGroup
 	var all []time.Duration
 	out := result{}
-	start := time.Now()
-	deadline := start.Add(time.Duration(*seconds * float64(time.Second)))
-	for number := 0; number < *callers; number++ {
+	deadline := time.Now().Add(time.Duration(seconds * float64(time.Second)))
+	for number := 0; number < callers; number++ {
 		group.Add(1)
 		go func(seed int64) {
 			defer group.Done()
@@ -70,7 +93,9 @@ func main() {
 				sent := time.Now()
 				if err := call(random); err != nil {
 					failed++
-					first = err.Error()
+					if first == "" {
+						first = err.Error()
+					}
 					continue
 				}
 				mine = append(mine, time.Since(sent))
@@ -79,19 +104,22 @@ func main() {
 			defer mutex.Unlock()
 			all = append(all, mine...)
 			out.Errors += failed
-			if first != "" {
+			if out.FirstError == "" {
 				out.FirstError = first
 			}
 		}(int64(number))
 	}
 	group.Wait()
-	out.Seconds = time.Since(start).Seconds()
-	out.Operations = len(all)
-	sort.Slice(all, func(i, j int) bool { return all[i] < all[j] })
-	out.P50ms, out.P99ms, out.MaxMs = quantile(all, 0.5), quantile(all, 0.99), quantile(all, 1)
-	if err := json.NewEncoder(os.Stdout).Encode(out); err != nil {
+	return all, out
+}
+
+// cpuSeconds is this process's own CPU time, user and system.
+func cpuSeconds() float64 {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
 		log.Fatal(err)
 	}
+	return float64(usage.Utime.Nano()+usage.Stime.Nano()) / 1e9
 }
 
 func caller(
