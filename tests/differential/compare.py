@@ -61,7 +61,7 @@ def _status(message: Any) -> None:
 
 
 def _hash(message: Any) -> None:
-    message.hash = 1 if message.hash else 0
+    message.hash = 0
 
 
 def _hash_kv(message: Any) -> None:

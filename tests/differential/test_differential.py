@@ -1,6 +1,6 @@
 """kvstore against etcd: one random sequence, every answer equal.
 
-``python -m tests.differential --seed N`` runs any other sequence, and ``--subject etcd`` the control.
+``python -m tests.differential --seed N`` runs any other; ``--subject etcd`` is the control.
 """
 
 from __future__ import annotations
