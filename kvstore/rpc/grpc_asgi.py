@@ -13,6 +13,7 @@ status and end the stream), as grpc-go does.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
@@ -365,10 +366,10 @@ class GrpcApp:
         if isinstance(error, EtcdError):
             status = error.status
         elif isinstance(error, Disconnected):
-            method.stats.finish(Code.CANCELED)
-            return
+            # Nobody reads the end of this response, but without it h2corn may log a failed request.
+            status = CANCELED
         elif isinstance(error, asyncio.CancelledError):
-            if call.ended_by is None or call.ended_by is CANCELED:
+            if call.ended_by is None:
                 method.stats.finish(Code.CANCELED)
                 raise error  # the server took the task down: the client is gone
             status = call.ended_by
@@ -380,7 +381,9 @@ class GrpcApp:
                 log.error("a call failed on an unforeseen error", call=method.path, exc_info=error)
                 status = INTERNAL_ERROR
         method.stats.finish(status.code)
-        await call.finish(status)
+        # h2corn raises OSError where it knows that the client is gone.
+        with contextlib.suppress(OSError):
+            await call.finish(status)
 
 
 async def refuse(send: Send, code: int, text: bytes) -> None:
