@@ -25,6 +25,7 @@ from typing import IO, Final
 import attrs
 
 from benchmarks.figures import LoadResult, cpu_seconds
+from benchmarks.interrupts import held_back
 from benchmarks.load import CALL_TIMEOUT_S, key_of
 from benchmarks.machine import ROOT
 from tests.clusters import Cluster, Program, tail
@@ -124,10 +125,14 @@ def run_rounds(
         BenchmarkFailed: a server or a generator did not do its part.
     """
     for number in range(1, rounds + 1):
-        order = list(programs) if number % 2 else list(reversed(programs))
         for cell in cells:
-            for program in order:
+            for program in in_turn(programs, number):
                 yield measure(number, program, cell, settings, directory)
+
+
+def in_turn(programs: Sequence[Program], number: int) -> list[Program]:
+    """Return the programs in the order of round ``number``: the even ones turn it around."""
+    return list(programs) if number % 2 else list(reversed(programs))
 
 
 def measure(
@@ -137,10 +142,7 @@ def measure(
     with tempfile.TemporaryDirectory(dir=directory, prefix="round-") as data:
         cluster = Cluster(program, Path(data), size=settings.members)
         try:
-            try:
-                cluster.start()
-            except RuntimeError as error:
-                raise BenchmarkFailed(str(error)) from None
+            start(cluster)
             fill(cluster.endpoints[0], settings)
             load, cpu_s = run_load(cell, cluster, settings)
             for member in cluster.members:
@@ -161,6 +163,21 @@ def measure(
         server_cpu_s=cpu_s,
         loop_gap_s=max(gaps, default=None),
     )
+
+
+def start(cluster: Cluster) -> None:
+    """Start every member and wait until each is healthy.
+
+    Raises:
+        BenchmarkFailed: one is not; the text has its log's end.
+    """
+    with held_back():
+        for member in cluster.members:
+            cluster.launch(member)
+    try:
+        cluster.wait_ready()
+    except RuntimeError as error:
+        raise BenchmarkFailed(str(error)) from None
 
 
 def fill(endpoint: str, settings: Settings) -> None:
@@ -227,25 +244,31 @@ def generator(
         errors: a file for what it says on standard error.
         limit_s: after so many seconds it is killed.
     """
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        text=True,
-        cwd=ROOT,
-        start_new_session=True,
-    )
-    timer = threading.Timer(limit_s, process.kill)
-    timer.start()
-    try:
+    with contextlib.ExitStack() as stack:
+        with held_back():
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                cwd=ROOT,
+                start_new_session=True,
+            )
+            stack.callback(end, process)
+        timer = threading.Timer(limit_s, process.kill)
+        timer.daemon = True
+        stack.callback(timer.cancel)
+        timer.start()
         yield process
-    finally:
-        timer.cancel()
-        process.kill()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill a process and take its last word."""
+    process.kill()
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
 
 
 def read_line(source: IO[str], errors: IO[bytes], expected: Callable[[str], bool]) -> str:

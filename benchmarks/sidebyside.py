@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Final, TextIO
 
 import attrs
 import click
 from rich.console import Console
 
+from benchmarks.counts import counts
+from benchmarks.interrupts import end_on_signals
 from benchmarks.load import KEYS, OPERATIONS, VALUE_BYTES
 from benchmarks.machine import describe
 from benchmarks.rounds import BenchmarkFailed, Cell, Client, Measurement, Settings, run_rounds
@@ -29,7 +29,6 @@ from tests.clusters import Program
 
 CLIENTS: Final = ("python", "go")
 CALLERS: Final = "1,64,256"
-CALLERS_MAX: Final = 10_000
 
 
 @attrs.frozen(slots=True)
@@ -45,21 +44,14 @@ FULL: Final = Length(rounds=3, seconds=4.0, warmup_s=1.0)
 QUICK: Final = Length(rounds=1, seconds=1.5, warmup_s=0.5)
 
 
-def caller_counts(_: click.Context, option: click.Parameter, text: str) -> tuple[int, ...]:
-    """Return "1,64,256" as numbers; say what is wrong with one that is none."""
-    counts = text.split(",")
-    for count in counts:
-        if not count.strip().isdigit() or not 0 < int(count) <= CALLERS_MAX:
-            raise click.BadParameter(
-                f"{count!r} is not a number from 1 to {CALLERS_MAX}; "
-                f"write {option.opts[0]} {CALLERS}"
-            )
-    return tuple(map(int, counts))
-
-
-def programs_of(engines: Iterable[str], console: Console) -> list[Program]:
+def programs_of(engines: Sequence[str], console: Console) -> list[Program]:
     """Return kvstore on each engine, and etcd where it is installed; say where it is not."""
-    found = [attrs.evolve(Program.kvstore(engine), name=f"kvstore-{engine}") for engine in engines]
+    found = [Program.kvstore(engine) for engine in engines]
+    if len(found) > 1:
+        found = [
+            attrs.evolve(program, name=f"{program.name}-{engine}")
+            for program, engine in zip(found, engines, strict=True)
+        ]
     if shutil.which("etcd"):
         found.append(Program.etcd())
     else:
@@ -107,11 +99,6 @@ def measure_all(
     return done
 
 
-def interrupt(number: int, _: FrameType | None) -> None:
-    """Let SIGTERM end everything as Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--engine", "engines", multiple=True, default=["pysyncobj"], help="Of kvstore.")
 @click.option(
@@ -122,7 +109,7 @@ def interrupt(number: int, _: FrameType | None) -> None:
     "--operation", "operations", type=click.Choice(OPERATIONS), multiple=True, default=OPERATIONS,
     help="What is asked; get is linearizable.",
 )  # fmt: skip
-@click.option("--callers", callback=caller_counts, default=CALLERS, help="Requests in flight.")
+@click.option("--callers", callback=counts, default=CALLERS, help="Requests in flight.")
 @click.option("--rounds", type=click.IntRange(min=1), help=f"Default {FULL.rounds}.")
 @click.option(
     "--seconds", type=click.FloatRange(min=0.1), help=f"Of a measurement; default {FULL.seconds:g}."
@@ -157,7 +144,7 @@ def main(
     markdown: bool,
 ) -> None:
     """Measure a three-node kvstore beside a three-node etcd, in alternating rounds of one run."""
-    signal.signal(signal.SIGTERM, interrupt)
+    end_on_signals()
     progress = Console(stderr=True)
     length = QUICK if quick else FULL
     rounds = rounds or length.rounds
@@ -186,7 +173,8 @@ def main(
     rows = summarize(measurements)
     sheet = side_by_side(rows)
     about = (
-        f"kvstore ({', '.join(engines)}) / {ETCD}; {settings.members} nodes each, {rounds} round(s) of {settings.seconds:g} s after "
+        f"kvstore ({', '.join(engines)}) / {ETCD}; {settings.members} nodes each, "
+        f"{rounds} round(s) of {settings.seconds:g} s after "
         f"{settings.warmup_s:g} s of warm-up; {keys} keys, {value} bytes a value; "
         "medians over the rounds; CPU of all servers for each operation"
     )
@@ -194,7 +182,7 @@ def main(
         click.echo("\n".join(f"- {name}: {text}" for name, text in machine.items()))
         click.echo(f"\n{about}\n\n{sheet.markdown()}")
     else:
-        Console().print(sheet.rich(about))
+        sheet.show(about)
     if json_file is not None:
         options = {"engines": engines, "rounds": rounds, **attrs.asdict(settings)}
         json.dump(as_json(machine, options, measurements, rows), json_file, indent=1)

@@ -7,7 +7,7 @@ from typing import Final
 
 import attrs
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console
 from rich.table import Table
 
 from benchmarks.figures import LoadResult
@@ -18,6 +18,7 @@ BESIDE: Final = " / "
 """Between our figure and etcd's; a terminal shows one above the other instead."""
 
 MARK: Final = "!"
+FILE_WIDTH: Final = 100
 
 
 @attrs.frozen(slots=True)
@@ -35,15 +36,18 @@ class Sheet:
         lines = ["| " + " | ".join(cells) + " |" for cells in (self.headings, rule, *self.rows)]
         return "\n".join([*lines, *(f"\n{note}" for note in self.notes)]) + "\n"
 
-    def rich(self, title: str) -> RenderableType:
-        """Return it for a terminal."""
+    def show(self, about: str) -> None:
+        """Print it for a person, on a terminal or into a file."""
+        console = Console()
+        if not console.is_terminal:
+            console.width = FILE_WIDTH
         two_lines = any(BESIDE in cell for cells in self.rows for cell in cells)
-        table = Table(box=box.SIMPLE, collapse_padding=True, pad_edge=False, show_lines=two_lines)
+        table = Table(box=box.SIMPLE, padding=0, show_lines=two_lines)
         for index, heading in enumerate(self.headings):
             table.add_column(heading, justify="left" if index < self.texts else "right")
         for cells in self.rows:
             table.add_row(*(cell.replace(BESIDE, "\n") for cell in cells))
-        return Group(title, table, *self.notes)
+        console.print(about, table, *self.notes, sep="\n", highlight=False)
 
 
 def side_by_side(rows: Sequence[Row]) -> Sheet:
