@@ -29,11 +29,16 @@ LOG_TAIL_BYTES = 4000
 
 @attrs.frozen(slots=True)
 class Program:
-    """A server program: how it is called in reports, its command line, and its environment."""
+    """A server program: how it is called in reports, its command line, and its environment.
+
+    ``ends_with`` is the signal that ends it when a test is over. etcd gets SIGKILL: asked politely,
+    the last of its members waits seconds for somebody to hand leadership to.
+    """
 
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str] = attrs.field(factory=dict)
+    ends_with: signal.Signals = signal.SIGTERM
 
     @classmethod
     def kvstore(cls, engine: str = "pysyncobj") -> Program:
@@ -46,7 +51,7 @@ class Program:
         path = shutil.which("etcd")
         if path is None:
             raise FileNotFoundError("etcd is not installed; `make setup` tries to install it")
-        return cls("etcd", (path,))
+        return cls("etcd", (path,), ends_with=signal.SIGKILL)
 
 
 @attrs.define(slots=True)
@@ -164,7 +169,7 @@ class Cluster:
         """End every member: politely, then not."""
         alive = [member.process for member in self.members if member.process is not None]
         for process in alive:
-            process.terminate()
+            process.send_signal(self.program.ends_with)
         for process in alive:
             try:
                 process.wait(STOP_TIMEOUT_S)

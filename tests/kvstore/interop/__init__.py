@@ -1,0 +1,1 @@
+"""Real programs of other projects against a kvstore of three nodes."""
