@@ -1,1 +1,1 @@
-"""Real programs of other projects against a kvstore of three nodes."""
+"""Real etcdctl 3.4 against three kvstore nodes."""

@@ -1,270 +1,258 @@
-"""The real etcdctl 3.4 (API 3) against three kvstore nodes, all three given as endpoints.
+"""What real etcdctl 3.4 does with three nodes, command by command; all that it prints is checked.
 
-The same tests run against three nodes of the real etcd: what they expect is etcd's word, not ours.
+Each test has keys of its own and reads the revision that it starts from, for they share a cluster.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import attrs
 import pytest
 
-from tests.clusters import Cluster, Program
-from tests.interop import require_program
+from kvstore.snapshot_file import check_snapshot_file
+from tests.clusters import Cluster
+from tests.kvstore.interop.conftest import Etcdctl
 from tests.waiting import wait_until_sync
 
 pytestmark = pytest.mark.interop
 
-TIMEOUT_S = 30.0
-ENVIRONMENT = {**os.environ, "ETCDCTL_API": "3"}
-
-
-@attrs.frozen(slots=True)
-class Etcdctl:
-    """etcdctl on one cluster; a call returns what it printed."""
-
-    program: str
-    endpoints: str
-
-    def command(self, *arguments: str) -> list[str]:
-        """The whole command line."""
-        return [self.program, "--endpoints", self.endpoints, *arguments]
-
-    def run(self, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-        """Run it to its end, whatever that is."""
-        return subprocess.run(
-            self.command(*arguments),
-            input=typed,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            env=ENVIRONMENT,
-            check=False,
-        )
-
-    def __call__(self, *arguments: str, typed: str = "") -> str:
-        done = self.run(*arguments, typed=typed)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def json(self, *arguments: str) -> Any:
-        """What it prints with ``-w json``."""
-        return json.loads(self(*arguments, "-w", "json"))
-
-    def refused(self, *arguments: str) -> str:
-        """The last line of what it complains about."""
-        done = self.run(*arguments)
-        assert done.returncode == 1, done
-        return done.stderr.strip().splitlines()[-1]
-
-
-@pytest.fixture(scope="module", params=["kvstore", "etcd"])
-def cluster(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Cluster]:
-    require_program("etcd")
-    program = Program.kvstore() if request.param == "kvstore" else Program.etcd()
-    with Cluster(program, tmp_path_factory.mktemp("cluster")) as running:
-        yield running
-
-
-@pytest.fixture
-def etcdctl(cluster: Cluster) -> Etcdctl:
-    return Etcdctl(require_program("etcdctl"), ",".join(cluster.endpoints))
-
-
-def revision(etcdctl: Etcdctl) -> int:
-    """The store's revision now."""
-    return int(etcdctl.json("get", "nothing")["header"]["revision"])
-
 
 def test_put_get_del(etcdctl: Etcdctl) -> None:
-    assert etcdctl("put", "/t/a", "1") == "OK\n"
-    assert etcdctl("put", "/t/a", "2", "--prev-kv") == "OK\n/t/a\n1\n"
-    assert etcdctl("put", "/t/b", typed="from standard input") == "OK\n"
-    assert etcdctl("get", "/t/a") == "/t/a\n2\n"
-    assert etcdctl("get", "--prefix", "/t/") == "/t/a\n2\n/t/b\nfrom standard input\n"
-    assert etcdctl("get", "--prefix", "/t/", "--keys-only") == "/t/a\n\n/t/b\n\n"
-    assert etcdctl("get", "--prefix", "/t/", "--order=DESCEND", "--limit=1", "--keys-only") == (
-        "/t/b\n\n"
-    )
-    assert etcdctl("get", "/t/a", "--print-value-only", "--consistency=s") == "2\n"
-    assert etcdctl("get", "/t/b", "--from-key", "--print-value-only", "--hex") != ""
-    answer = etcdctl.json("get", "/t/a")
-    assert answer["count"] == 1
-    assert answer["kvs"][0]["version"] == 2
-    assert etcdctl("get", "/t/a", f"--rev={answer['kvs'][0]['create_revision']}") == "/t/a\n1\n"
-    assert etcdctl("del", "/t/a", "--prev-kv") == "1\n/t/a\n2\n"
-    assert etcdctl("del", "--prefix", "/t/") == "1\n"
-    assert etcdctl("del", "--prefix", "/t/") == "0\n"
+    assert etcdctl("put", "/kv/a", "1") == "OK\n"
+    assert etcdctl("put", "/kv/b", "2") == "OK\n"
+    assert etcdctl("put", "/kv/b", "3", "--prev-kv") == "OK\n/kv/b\n2\n"
+    assert etcdctl("put", "/kvx", "outside") == "OK\n"
+    assert etcdctl("get", "/kv/a") == "/kv/a\n1\n"
+    assert etcdctl("get", "/kv/", "--prefix") == "/kv/a\n1\n/kv/b\n3\n"
+    assert etcdctl("get", "/kv/a", "/kv/c", "--keys-only") == "/kv/a\n\n/kv/b\n\n"
+    descending = ("--prefix", "--sort-by=KEY", "--order=DESCEND", "--limit=1")
+    assert etcdctl("get", "/kv/", *descending, "--print-value-only") == "3\n"
+    assert etcdctl("del", "/kv/a", "--prev-kv") == "1\n/kv/a\n1\n"
+    assert etcdctl("del", "/kv/a") == "0\n"
+    assert etcdctl("del", "/kv/", "--prefix") == "1\n"
+    assert etcdctl("get", "/kv/", "--prefix") == ""
 
 
-def test_every_node_answers_alike(cluster: Cluster, etcdctl: Etcdctl) -> None:
-    assert etcdctl("put", "/same", "everywhere") == "OK\n"
-    for endpoint in cluster.endpoints:
-        one = attrs.evolve(etcdctl, endpoints=endpoint)
-        assert one("get", "/same") == "/same\neverywhere\n"
-        assert one("put", f"/by/{endpoint}", "x") == "OK\n"
-    assert len(etcdctl.json("get", "--prefix", "/by/")["kvs"]) == len(cluster.endpoints)
+def test_every_member_answers_alike(etcdctl: Etcdctl) -> None:
+    etcdctl("put", "/every", "1", endpoints=etcdctl.cluster.endpoints[1:2])
+    answers = []
+    for endpoint in etcdctl.cluster.endpoints:
+        answer = json.loads(etcdctl("get", "/every", "-w", "json", endpoints=[endpoint]))
+        answers.append((answer["header"]["revision"], answer["kvs"], answer["count"]))
+    assert answers[0][1][0]["value"] == "MQ=="
+    assert answers[1:] == answers[:1] * 2
 
 
-def test_endpoints_with_a_scheme(etcdctl: Etcdctl) -> None:
-    urls = ",".join(f"http://{endpoint}" for endpoint in etcdctl.endpoints.split(","))
-    by_url = attrs.evolve(etcdctl, endpoints=urls)
-    assert by_url("put", "/scheme", "x") == "OK\n"
-    assert by_url("get", "/scheme") == "/scheme\nx\n"
+def test_a_dead_endpoint_in_the_list(etcdctl: Etcdctl) -> None:
+    some = ["127.0.0.1:1", *etcdctl.cluster.endpoints]
+    assert etcdctl("put", "/over", "1", endpoints=some) == "OK\n"
+    assert etcdctl("get", "/over", endpoints=some) == "/over\n1\n"
 
 
 def test_txn(etcdctl: Etcdctl) -> None:
-    etcdctl("put", "/x", "old")
-    lines = 'value("/x") = "old"\nversion("/none") = "0"\n\nput /x new\nget /x\n\nget /none\n\n'
-    assert etcdctl("txn", typed=lines) == "SUCCESS\n\nOK\n\n/x\nnew\n"
-    assert etcdctl("txn", typed=lines) == "FAILURE\n\n"
-    moves = 'mod("/x") > "0"\n\ndel /x\n\n\n'
-    assert etcdctl("txn", typed=moves) == "SUCCESS\n\n1\n"
+    request = 'value("/t/a") = "1"\n\nput /t/a 2\nget /t/a\n\nput /t/b else\nget /t/ --prefix\n\n'
+    assert etcdctl("txn", stdin=request) == "FAILURE\n\nOK\n\n/t/b\nelse\n"
+    etcdctl("put", "/t/a", "1")
+    assert etcdctl("txn", stdin=request) == "SUCCESS\n\nOK\n\n/t/a\n2\n"
+    twice = "\nput /t/c 1\nput /t/c 2\n\n\n"
+    refused = etcdctl.run("txn", stdin=twice)
+    assert (refused.status, refused.stdout) == (1, "")
+    assert refused.error == "Error: etcdserver: duplicate key given in txn request"
 
 
-def test_watch_from_a_revision(etcdctl: Etcdctl, tmp_path: Path) -> None:
-    start = revision(etcdctl) + 1
+def test_watch_from_a_revision(etcdctl: Etcdctl) -> None:
+    start = etcdctl.revision() + 1
     etcdctl("put", "/w/a", "1")
-    etcdctl("put", "/w/a", "2")
+    etcdctl("put", "/other", "outside")
     etcdctl("del", "/w/a")
-    output = tmp_path / "watched"
-    with output.open("wb") as sink:
-        arguments = ("watch", "--prefix", "/w/", f"--rev={start}", "--prev-kv")
-        watch = subprocess.Popen(
-            etcdctl.command(*arguments), stdin=subprocess.DEVNULL, stdout=sink, env=ENVIRONMENT
-        )
-        try:
-            wait_until_sync(lambda: b"DELETE" in output.read_bytes(), what="the past")
-            etcdctl("put", "/w/b", "3")
-            wait_until_sync(lambda: b"/w/b" in output.read_bytes(), what="the present")
-        finally:
-            watch.terminate()
-            watch.wait(TIMEOUT_S)
-    lines = output.read_text().splitlines()
-    assert [line for line in lines if line] == [
-        *("PUT", "/w/a", "1"),
-        *("PUT", "/w/a", "1", "/w/a", "2"),
-        *("DELETE", "/w/a", "2", "/w/a"),
-        *("PUT", "/w/b", "3"),
-    ]
+    watching = etcdctl.start("watch", "/w/", "--prefix", "--prev-kv", "--rev", str(start))
+    history = "PUT\n/w/a\n1\nDELETE\n/w/a\n1\n/w/a\n\n"
+    watching.wait_for(history)
+    etcdctl("put", "/w/b", "2")
+    watching.wait_for("PUT\n/w/b\n2\n")
+    assert watching.output() == history + "PUT\n/w/b\n2\n"
+    watching.interrupt()
 
 
 def test_leases(etcdctl: Etcdctl) -> None:
     granted = etcdctl("lease", "grant", "60")
-    found = re.fullmatch(r"lease ([0-9a-f]{16}) granted with TTL\(60s\)\n", granted)
-    assert found
+    found = re.fullmatch(r"lease ([0-9a-f]+) granted with TTL\(60s\)\n", granted)
+    assert found is not None
     lease = found[1]
-    etcdctl("put", "/leased", "x", f"--lease={lease}")
-    assert lease in etcdctl("lease", "list")
+    etcdctl("put", "/l/a", "1", "--lease", lease)
+    etcdctl("put", "/l/b", "2", "--lease", lease)
+    left = r"remaining\((59|60)s\)"
     told = etcdctl("lease", "timetolive", lease, "--keys")
-    told = re.sub(r"remaining\(\d+s\)", "remaining(...)", told)
-    assert told == (
-        f"lease {lease} granted with TTL(60s), remaining(...), attached keys([/leased])\n"
-    )
-    kept = etcdctl("lease", "keep-alive", lease, "--once")
-    assert kept == f"lease {lease} keepalived with TTL(60)\n"
+    keys = r"attached keys\(\[/l/a /l/b\]\)"
+    assert re.fullmatch(rf"lease {lease} granted with TTL\(60s\), {left}, {keys}\n", told)
+    told = etcdctl("lease", "keep-alive", "--once", lease)
+    assert told == f"lease {lease} keepalived with TTL(60)\n"
+    assert etcdctl("lease", "list").endswith(f"\n{lease}\n")
     assert etcdctl("lease", "revoke", lease) == f"lease {lease} revoked\n"
-    assert etcdctl("get", "/leased") == ""
+    assert etcdctl("get", "/l/", "--prefix") == ""
     assert etcdctl("lease", "timetolive", lease) == f"lease {lease} already expired\n"
-    assert "etcdserver: requested lease not found" in etcdctl.refused("lease", "revoke", lease)
+    again = etcdctl.run("lease", "revoke", lease)
+    assert again.status == 1
+    assert again.error == "Error: failed to revoke lease (etcdserver: requested lease not found)"
 
 
-def test_a_lease_expires_unless_it_is_kept(etcdctl: Etcdctl) -> None:
-    short, kept = (etcdctl("lease", "grant", "2").split()[1] for _ in range(2))
-    keeper = subprocess.Popen(
-        etcdctl.command("lease", "keep-alive", kept),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        env=ENVIRONMENT,
-    )
-    try:
-        etcdctl("put", "/expires", "x", f"--lease={short}")
-        etcdctl("put", "/stays", "x", f"--lease={kept}")
-        wait_until_sync(lambda: etcdctl("get", "/expires") == "", TIMEOUT_S, "the expiry")
-        assert etcdctl("get", "/stays") == "/stays\nx\n"
-    finally:
-        keeper.terminate()
-        keeper.wait(TIMEOUT_S)
-    wait_until_sync(lambda: etcdctl("get", "/stays") == "", TIMEOUT_S, "the other expiry")
+def test_a_lease_lives_as_long_as_it_is_kept_alive(etcdctl: Etcdctl) -> None:
+    lease = etcdctl("lease", "grant", "2").split()[1]
+    etcdctl("put", "/kept", "1", "--lease", lease)
+    keeping = etcdctl.start("lease", "keep-alive", lease)
+    renewed = f"lease {lease} keepalived with TTL(2)\n"
+    # One renewal each third of the TTL: after seven it would have ended twice.
+    wait_until_sync(lambda: keeping.output().count(renewed) >= 7, 20, str(keeping.path))
+    assert etcdctl("get", "/kept") == "/kept\n1\n"
+    keeping.process.kill()
+    keeping.process.wait()
+    wait_until_sync(lambda: etcdctl("get", "/kept") == "", 20, "the lease expires")
+    assert etcdctl("lease", "timetolive", lease) == f"lease {lease} already expired\n"
 
 
 def test_compaction(etcdctl: Etcdctl) -> None:
-    etcdctl("put", "/c", "1")
-    etcdctl("put", "/c", "2")
-    now = revision(etcdctl)
-    assert etcdctl("compaction", str(now), "--physical") == f"compacted revision {now}\n"
-    assert etcdctl.refused("compaction", str(now)) == (
-        "Error: etcdserver: mvcc: required revision has been compacted"
-    )
-    assert etcdctl.refused("compaction", str(now + 100)) == (
-        "Error: etcdserver: mvcc: required revision is a future revision"
-    )
-    assert etcdctl.refused("get", "/c", f"--rev={now - 1}") == (
-        "Error: etcdserver: mvcc: required revision has been compacted"
-    )
-    assert etcdctl("get", "/c", f"--rev={now}") == "/c\n2\n"
+    for number in range(3):
+        etcdctl("put", "/c", str(number))
+    revision = etcdctl.revision()
+    assert etcdctl("get", "/c", "--rev", str(revision - 1)) == "/c\n1\n"
+    assert etcdctl("compaction", str(revision)) == f"compacted revision {revision}\n"
+    compacted = "etcdserver: mvcc: required revision has been compacted"
+    for endpoint in etcdctl.cluster.endpoints:
+        old = etcdctl.run("get", "/c", "--rev", str(revision - 1), endpoints=[endpoint])
+        assert (old.status, old.error) == (1, f"Error: {compacted}")
+    again = etcdctl.run("compaction", str(revision))
+    assert (again.status, again.error) == (1, f"Error: {compacted}")
+    future = "Error: etcdserver: mvcc: required revision is a future revision"
+    for command in (("get", "/c", "--rev"), ("compaction",)):
+        ahead = etcdctl.run(*command, str(revision + 100))
+        assert (ahead.status, ahead.error) == (1, future)
+    watched = etcdctl.run("watch", "/c", "--rev", str(revision - 1))
+    assert watched.status != 0
+    assert watched.stderr.startswith(f"watch was canceled ({compacted})\n")
+    assert etcdctl("get", "/c") == "/c\n2\n"
 
 
-def test_endpoint_status_and_health(cluster: Cluster, etcdctl: Etcdctl) -> None:
-    rows = [line.split(", ") for line in etcdctl("endpoint", "status").splitlines()]
-    assert [row[0] for row in rows] == cluster.endpoints
-    assert sorted(row[4] for row in rows) == ["false", "false", "true"], "one leader"
-    assert len({row[1] for row in rows}) == len(rows), "ids of their own"
-    states = etcdctl.json("endpoint", "status")
-    assert len({state["Status"]["header"]["cluster_id"] for state in states}) == 1
-    assert len({state["Status"]["leader"] for state in states}) == 1
-    assert "| IS LEADER |" in etcdctl("endpoint", "status", "-w", "table")
-    health = etcdctl.run("endpoint", "health")
-    assert health.returncode == 0
-    assert health.stderr.count("is healthy: successfully committed proposal") == len(rows)
-    hashes = [line.split(", ")[1] for line in etcdctl("endpoint", "hashkv").splitlines()]
-    assert len(set(hashes)) == 1, "all hold the same"
+def test_endpoint_status(etcdctl: Etcdctl) -> None:
+    etcdctl("put", "/status", "1")
+    statuses = etcdctl.json("endpoint", "status")
+    assert [each["Endpoint"] for each in statuses] == etcdctl.cluster.endpoints
+    ids = [each["Status"]["header"]["member_id"] for each in statuses]
+    assert len(set(ids)) == 3
+    (leader,) = {each["Status"]["leader"] for each in statuses}
+    assert leader in ids
+    assert len({each["Status"]["header"]["cluster_id"] for each in statuses}) == 1
+    assert len({each["Status"]["raftTerm"] for each in statuses}) == 1
+    for each in statuses:
+        status = each["Status"]
+        assert re.fullmatch(r"3\.\d+\.\d+", status["version"])
+        assert status["dbSize"] >= status["dbSizeInUse"] > 0
+        assert status["raftIndex"] >= status["raftAppliedIndex"] > 0
+        assert "errors" not in status
+
+    table = etcdctl("endpoint", "status", "-w", "table").splitlines()
+    assert [cell.strip() for cell in table[1].strip("|").split("|")] == [
+        *("ENDPOINT", "ID", "VERSION", "DB SIZE", "IS LEADER", "IS LEARNER"),
+        *("RAFT TERM", "RAFT INDEX", "RAFT APPLIED INDEX", "ERRORS"),
+    ]
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table[3:6]]
+    assert [row[0] for row in rows] == etcdctl.cluster.endpoints
+    assert [row[1] for row in rows] == [f"{identity:x}" for identity in ids]
+    leads = ["true" if identity == leader else "false" for identity in ids]
+    assert [row[4] for row in rows] == leads
+    assert {row[9] for row in rows} == {""}
 
 
-def test_endpoint_status_of_a_url(
-    cluster: Cluster, etcdctl: Etcdctl, request: pytest.FixtureRequest
+def test_endpoint_health_and_hashes(etcdctl: Etcdctl) -> None:
+    health = etcdctl.json("endpoint", "health")
+    assert {each["endpoint"] for each in health} == set(etcdctl.cluster.endpoints)
+    assert [each["health"] for each in health] == [True] * 3
+    table = etcdctl("endpoint", "health", "-w", "table")
+    assert len(re.findall(r"\|\s+true \|", table)) == 3
+    # etcdctl 3.4 tells health on standard error.
+    plain = etcdctl.run("endpoint", "health", "--cluster").stderr
+    assert plain.count(" is healthy: successfully committed proposal: took = ") == 3
+    hashes = etcdctl.json("endpoint", "hashkv")
+    assert len({each["HashKV"]["hash"] for each in hashes}) == 1, hashes
+
+
+@pytest.mark.xfail(
+    reason="etcdctl 3.4 sends http://HOST:PORT as the :authority of calls to one chosen endpoint; "
+    "h2corn 2.0 refuses the stream as malformed HTTP/2, and has no setting for it"
+)
+@pytest.mark.parametrize(
+    "command", [("endpoint", "status"), ("endpoint", "hashkv"), ("defrag",)], ids=" ".join
+)
+def test_calls_to_one_endpoint_that_is_given_as_url(
+    etcdctl: Etcdctl, command: tuple[str, ...]
 ) -> None:
-    if cluster.program.name == "kvstore":
-        why = "etcdctl 3.4 then sends 'http://host:port' as :authority, which h2corn refuses"
-        request.applymarker(pytest.mark.xfail(reason=why))
-    assert len(etcdctl("endpoint", "status", "--cluster").splitlines()) == len(cluster.members)
+    urls = [f"http://{endpoint}" for endpoint in etcdctl.cluster.endpoints]
+    assert etcdctl.run(*command, endpoints=urls).status == 0
 
 
-def test_members_alarms_defrag(cluster: Cluster, etcdctl: Etcdctl) -> None:
-    members = [line.split(", ") for line in etcdctl("member", "list").splitlines()]
-    assert sorted(member[2] for member in members) == [member.name for member in cluster.members]
-    assert {member[4] for member in members} == {f"http://{e}" for e in cluster.endpoints}
-    assert {member[1] for member in members} == {"started"}
+def test_member_list(etcdctl: Etcdctl, cluster: Cluster) -> None:
+    expected = {
+        f"{member.name}, http://{member.peer}, http://{member.client}" for member in cluster.members
+    }
+    lines = etcdctl("member", "list").splitlines()
+    found = set()
+    for line in lines:
+        parts = line.split(", ")
+        assert re.fullmatch("[0-9a-f]+", parts[0])
+        assert (parts[1], parts[5]) == ("started", "false")
+        found.add(", ".join(parts[2:5]))
+    assert found == expected
+    table = etcdctl("member", "list", "-w", "table")
+    assert table.count("| started |") == 3
+    assert {each["name"] for each in etcdctl.json("member", "list")["members"]} == {
+        member.name for member in cluster.members
+    }
+
+
+def test_snapshot_save(etcdctl: Etcdctl, tmp_path: Path) -> None:
+    for number in range(20):
+        etcdctl("put", f"/s/{number}", "x" * 1000)
+    path = tmp_path / "saved.db"
+    one = etcdctl.cluster.endpoints[2:3]
+    told = etcdctl("snapshot", "save", str(path), endpoints=one)
+    assert told == f"Snapshot saved at {path}\n"
+    # etcd's own rule: pages of 512 bytes, and a SHA-256 of 32 behind them.
+    assert path.stat().st_size % 512 == 32
+    assert check_snapshot_file(path) > 20 * 1000
+
+
+def test_alarms(etcdctl: Etcdctl) -> None:
     assert etcdctl("alarm", "list") == ""
     assert etcdctl("alarm", "disarm") == ""
-    assert etcdctl("defrag").count("Finished defragmenting") == len(members)
 
 
-def test_snapshot_save(cluster: Cluster, etcdctl: Etcdctl, tmp_path: Path) -> None:
-    etcdctl("put", "/saved", "x" * 1000)
-    one = attrs.evolve(etcdctl, endpoints=cluster.endpoints[0])
-    path = tmp_path / "snapshot.db"
-    assert one("snapshot", "save", str(path)) == f"Snapshot saved at {path}\n"
-    assert path.stat().st_size % 512 == 32, "what etcdctl checks: whole pages and a SHA-256"
+def test_defrag(etcdctl: Etcdctl) -> None:
+    assert etcdctl("defrag").splitlines() == [
+        f"Finished defragmenting etcd member[{endpoint}]" for endpoint in etcdctl.cluster.endpoints
+    ]
 
 
-def test_lock_runs_a_command(etcdctl: Etcdctl) -> None:
-    assert etcdctl("lock", "/lock", "echo", "held") == "held\n"
+def test_lock_and_election(etcdctl: Etcdctl) -> None:
+    assert etcdctl("lock", "mutex", "echo", "held") == "held\n"
+    electing = etcdctl.start("elect", "post", "candidate")
+    electing.wait_for("\ncandidate\n")
+    assert re.fullmatch(r"post/[0-9a-f]+\ncandidate\n", electing.output())
+    electing.interrupt()
 
 
-def test_what_is_not_there_says_so_by_name(cluster: Cluster, etcdctl: Etcdctl) -> None:
-    if cluster.program.name == "etcd":  # which has it
-        assert etcdctl("user", "list") == ""
-        assert "member not found" in etcdctl.refused("member", "remove", "1")
-        return
-    assert "Auth.UserList is not implemented" in etcdctl.refused("user", "list")
-    assert "MemberRemove is not implemented" in etcdctl.refused("member", "remove", "1")
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (("user", "list"), "Auth.UserList"),
+        (("member", "add", "new", "--peer-urls=http://127.0.0.1:1"), "MemberAdd"),
+        (("move-leader", "1"), "MoveLeader"),
+    ],
+)
+def test_what_is_not_there_says_so_by_name(
+    etcdctl: Etcdctl, command: tuple[str, ...], named: str
+) -> None:
+    refused = etcdctl.run(*command)
+    assert refused.status == 1
+    assert "code = Unimplemented" in refused.error
+    assert f"{named} is not implemented" in refused.error
