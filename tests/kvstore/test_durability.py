@@ -1,0 +1,234 @@
+"""Kill -9 under load: service resumes, and what was acknowledged is there, on every member.
+
+Writers put unique keys through all three members and note what became of each put: acknowledged
+(with its revision), unknown, or certainly not applied. After each kill every member is asked for
+everything. What is lost is counted and told beside what the engine declares that it survives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import attrs
+import pytest
+
+from consensus.engine import Fault
+from consensus.engines.pysyncobj.engine import CAPABILITIES
+from kvstore.client import AsyncClient, EtcdError, OutcomeUnknown
+from tests.clusters import Cluster, Member, Program
+from tests.waiting import wait_until
+
+WRITERS = 6
+LOAD = 150
+"""Puts that must be acknowledged before the kill, and again after it."""
+RESUME_TIMEOUT_S = 15.0
+CALL_TIMEOUT_S = 2.0
+PREFIX = b"/durable/"
+
+Record = Callable[[str, object], None]
+
+
+@attrs.define
+class Ledger:
+    """What became of each put. Keys are used once; the value is the key again."""
+
+    acknowledged: dict[bytes, int] = attrs.field(factory=dict)
+    unknown: set[bytes] = attrs.field(factory=set)
+    refused: set[bytes] = attrs.field(factory=set)
+    newest_start: float = 0.0
+    """When the youngest of the acknowledged puts was begun."""
+
+
+@attrs.frozen
+class Found:
+    """One member's answer, held against the ledger."""
+
+    member: str
+    lost: list[bytes]
+    moved: list[bytes]
+    """Acknowledged at one revision, found at another or with another value."""
+    invented: list[bytes]
+    """Refused for certain, or never put, and there all the same."""
+
+    @property
+    def right(self) -> bool:
+        return not (self.lost or self.moved or self.invented)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Cluster(Program.kvstore(), tmp_path_factory.mktemp("durable")) as running:
+        yield running
+    for member in running.members:
+        assert "Traceback" not in member.log.read_text(), member.log
+
+
+@pytest.fixture(scope="module")
+def ledger() -> Ledger:
+    """One ledger for all kills: a later one must not lose what an earlier one spared."""
+    return Ledger()
+
+
+async def write(cluster: Cluster, ledger: Ledger, name: str, first: int) -> None:
+    """Put one key after the other, for ever; the ``first`` member is tried first."""
+    endpoints = cluster.endpoints[first:] + cluster.endpoints[:first]
+    async with AsyncClient(endpoints, timeout_s=CALL_TIMEOUT_S, dial_timeout_s=0.5) as client:
+        number = 0
+        while True:
+            number += 1
+            key = PREFIX + f"{name}/{number}".encode()
+            began = time.monotonic()
+            # Unknown until told otherwise: a writer may be cancelled inside the call.
+            ledger.unknown.add(key)
+            try:
+                revision = (await client.put(key, key)).header.revision
+            except OutcomeUnknown:
+                continue
+            except EtcdError:
+                ledger.refused.add(key)
+                await asyncio.sleep(0.02)
+            else:
+                ledger.acknowledged[key] = revision
+                ledger.newest_start = max(ledger.newest_start, began)
+            ledger.unknown.discard(key)
+
+
+@asynccontextmanager
+async def load(cluster: Cluster, ledger: Ledger, name: str) -> AsyncIterator[None]:
+    """Run the writers while the block runs."""
+    writers = [
+        asyncio.create_task(write(cluster, ledger, f"{name}/{number}", number % 3))
+        for number in range(WRITERS)
+    ]
+    try:
+        yield
+        for writer in writers:
+            assert not writer.done(), writer
+    finally:
+        for writer in writers:
+            writer.cancel()
+        await asyncio.gather(*writers, return_exceptions=True)
+
+
+async def more_acknowledged(ledger: Ledger, count: int) -> None:
+    """Wait until so many more puts are acknowledged."""
+    wanted = len(ledger.acknowledged) + count
+    await wait_until(
+        lambda: len(ledger.acknowledged) >= wanted, RESUME_TIMEOUT_S, "puts are acknowledged"
+    )
+
+
+async def resumed(ledger: Ledger, since: float) -> float:
+    """Wait for a put that was begun after ``since`` and acknowledged; return the seconds."""
+    await wait_until(
+        lambda: ledger.newest_start > since, RESUME_TIMEOUT_S, "service resumes after the kill"
+    )
+    return time.monotonic() - since
+
+
+async def leader_and_followers(cluster: Cluster) -> tuple[Member, list[Member]]:
+    """Ask the members who leads."""
+    async with AsyncClient(cluster.endpoints) as client:
+        statuses = [await client.status(endpoint) for endpoint in cluster.endpoints]
+    ids = [status.header.member_id for status in statuses]
+    (leader,) = {status.leader for status in statuses}
+    ordered = dict(zip(ids, cluster.members, strict=True))
+    return ordered.pop(leader), list(ordered.values())
+
+
+async def read_back(cluster: Cluster, ledger: Ledger) -> list[Found]:
+    """Ask every member for everything, and hold it against the ledger."""
+    answers = []
+    for member in cluster.members:
+        async with AsyncClient(member.client, timeout_s=RESUME_TIMEOUT_S) as client:
+            pairs = {kv.key: kv for kv in await client.get_prefix(PREFIX)}
+        known = ledger.acknowledged
+        answers.append(
+            Found(
+                member.name,
+                lost=sorted(known.keys() - pairs.keys()),
+                moved=sorted(
+                    key
+                    for key in known.keys() & pairs.keys()
+                    if (pairs[key].mod_revision, pairs[key].value) != (known[key], key)
+                ),
+                invented=sorted(pairs.keys() - known.keys() - ledger.unknown),
+            )
+        )
+    async with AsyncClient(cluster.endpoints) as client:
+        revision = (await client.put("/end", "")).header.revision
+    hashes = set()
+    for endpoint in cluster.endpoints:
+        async with AsyncClient(endpoint) as client:
+            await client.get("/end")  # linearizable: from here this member has that revision
+            hashes.add((await client.hash_kv(revision=revision)).hash)
+    assert len(hashes) == 1, "the members' states differ"
+    return answers
+
+
+def start_again(cluster: Cluster) -> None:
+    """Start every member that does not run, and wait until all are healthy."""
+    for member in cluster.members:
+        if not member.running:
+            cluster.launch(member)
+    cluster.wait_ready()
+
+
+def tell(
+    record: Record, what: str, fault: Fault, ledger: Ledger, answers: list[Found], gap_s: float
+) -> None:
+    """Put the count beside the engine's declaration, where the run's summary shows it."""
+    survives = ", ".join(str(each.name) for each in CAPABILITIES.survives)
+    expected = "none expected" if fault in CAPABILITIES.survives else "losses possible"
+    lost = {each.member: len(each.lost) for each in answers}
+    record(
+        "counted",
+        f"kill -9 of {what}: {len(ledger.acknowledged)} puts acknowledged so far, "
+        f"lost per member {lost} ({expected}); {len(ledger.unknown)} unknown, "
+        f"{len(ledger.refused)} refused; service was back after {gap_s:.2f} s\n"
+        f"pysyncobj declares that it survives {survives}; and: {CAPABILITIES.notes[0]}",
+    )
+
+
+@pytest.mark.parametrize("victim", ["a follower", "the leader"])
+async def test_kill_of_one(
+    cluster: Cluster, ledger: Ledger, victim: str, record_property: Record
+) -> None:
+    async with load(cluster, ledger, victim.split()[1]):
+        await more_acknowledged(ledger, LOAD)
+        leader, followers = await leader_and_followers(cluster)
+        killed = leader if victim == "the leader" else followers[0]
+        at = time.monotonic()
+        cluster.kill(killed, signal.SIGKILL)
+        gap_s = await resumed(ledger, at)
+        await more_acknowledged(ledger, LOAD)
+        await asyncio.to_thread(start_again, cluster)
+        await more_acknowledged(ledger, LOAD)
+    answers = await read_back(cluster, ledger)
+    fault = Fault.PROCESS_CRASH_MINORITY
+    tell(record_property, victim, fault, ledger, answers, gap_s)
+    assert fault in CAPABILITIES.survives
+    assert all(each.right for each in answers), answers
+
+
+async def test_kill_of_all(cluster: Cluster, ledger: Ledger, record_property: Record) -> None:
+    async with load(cluster, ledger, "all"):
+        await more_acknowledged(ledger, LOAD)
+        for member in cluster.members:
+            assert member.process is not None
+            member.process.send_signal(signal.SIGKILL)
+        for member in cluster.members:
+            cluster.kill(member, signal.SIGKILL)
+        at = time.monotonic()
+        await asyncio.to_thread(start_again, cluster)
+        gap_s = await resumed(ledger, at)
+        await more_acknowledged(ledger, LOAD)
+    answers = await read_back(cluster, ledger)
+    fault = Fault.PROCESS_CRASH_ALL
+    tell(record_property, "all three", fault, ledger, answers, gap_s)
+    assert fault in CAPABILITIES.survives
+    assert all(each.right for each in answers), answers
