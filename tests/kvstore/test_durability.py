@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 
 import attrs
@@ -18,9 +18,11 @@ import pytest
 
 from consensus.engine import Fault
 from consensus.engines.pysyncobj.engine import CAPABILITIES
-from kvstore.client import AsyncClient, EtcdError, OutcomeUnknown
+from kvstore.client import AsyncClient, EtcdError, KeyValue, OutcomeUnknown
 from tests.clusters import Cluster, Member, Program
 from tests.waiting import wait_until
+
+pytestmark = pytest.mark.xdist_group("durability")
 
 WRITERS = 6
 LOAD = 150
@@ -140,25 +142,29 @@ async def leader_and_followers(cluster: Cluster) -> tuple[Member, list[Member]]:
     return ordered.pop(leader), list(ordered.values())
 
 
+def compare(member: str, pairs: Mapping[bytes, KeyValue], ledger: Ledger) -> Found:
+    """Hold what one member has against the ledger."""
+    known = ledger.acknowledged
+    moved = {
+        key
+        for key in known.keys() & pairs.keys()
+        if (pairs[key].mod_revision, pairs[key].value) != (known[key], key)
+    }
+    return Found(
+        member,
+        lost=sorted(known.keys() - pairs.keys()),
+        moved=sorted(moved),
+        invented=sorted(pairs.keys() - known.keys() - ledger.unknown),
+    )
+
+
 async def read_back(cluster: Cluster, ledger: Ledger) -> list[Found]:
     """Ask every member for everything, and hold it against the ledger."""
     answers = []
     for member in cluster.members:
         async with AsyncClient(member.client, timeout_s=RESUME_TIMEOUT_S) as client:
             pairs = {kv.key: kv for kv in await client.get_prefix(PREFIX)}
-        known = ledger.acknowledged
-        answers.append(
-            Found(
-                member.name,
-                lost=sorted(known.keys() - pairs.keys()),
-                moved=sorted(
-                    key
-                    for key in known.keys() & pairs.keys()
-                    if (pairs[key].mod_revision, pairs[key].value) != (known[key], key)
-                ),
-                invented=sorted(pairs.keys() - known.keys() - ledger.unknown),
-            )
-        )
+        answers.append(compare(member.name, pairs, ledger))
     async with AsyncClient(cluster.endpoints) as client:
         revision = (await client.put("/end", "")).header.revision
     hashes = set()
@@ -192,6 +198,20 @@ def tell(
         f"{len(ledger.refused)} refused; service was back after {gap_s:.2f} s\n"
         f"pysyncobj declares that it survives {survives}; and: {CAPABILITIES.notes[0]}",
     )
+
+
+def test_the_count_sees_what_is_wrong() -> None:
+    def pair(key: bytes, value: bytes, revision: int) -> KeyValue:
+        return KeyValue(key, value, revision, revision, 1, 0)
+
+    ledger = Ledger({b"lost": 2, b"moved": 3, b"changed": 4, b"right": 5}, {b"unknown"}, {b"no"})
+    there = [
+        *(pair(b"moved", b"moved", 9), pair(b"changed", b"other", 4), pair(b"right", b"right", 5)),
+        *(pair(b"unknown", b"unknown", 6), pair(b"no", b"no", 7)),
+    ]
+    found = compare("member", {each.key: each for each in there}, ledger)
+    assert found == Found("member", [b"lost"], [b"changed", b"moved"], [b"no"])
+    assert not found.right
 
 
 @pytest.mark.parametrize("victim", ["a follower", "the leader"])

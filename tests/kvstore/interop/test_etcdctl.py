@@ -16,7 +16,7 @@ from tests.clusters import Cluster
 from tests.kvstore.interop.conftest import Etcdctl
 from tests.waiting import wait_until_sync
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("etcdctl")]
 
 
 def test_put_get_del(etcdctl: Etcdctl) -> None:
