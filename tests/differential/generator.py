@@ -30,7 +30,10 @@ from tests.differential.requests import LEASE_ID_MAX, TTL_SAFE_S, Requests, Shad
 MEMBERS: Final = 3
 SWARM_OPERATIONS: Final = 400
 TOGETHER_MAX: Final = 12
-"""No more operations than this are in flight at once."""
+"""Once so many operations are gathered, they are sent."""
+
+BURST_MAX: Final = 4
+"""What changes nothing comes in bursts of at most this many."""
 
 STREAMS_MAX: Final = 5
 WATCHERS_PER_STREAM_MAX: Final = 12
@@ -45,27 +48,27 @@ For so many operations no compaction overtakes it: whether it would be canceled 
 FRAGMENT_VALUE_BYTES: Final = 900_000
 
 WEIGHTS: Final[dict[str, float]] = {
-    "range": 30,
+    "range": 13,
     "put": 21,
     "delete": 5,
     "txn": 17,
-    "read_txn": 5,
+    "read_txn": 2.2,
     "crowded_txn": 0.5,
     "compact": 1,
     "grant": 2.5,
     "grant_any_id": 0.5,
     "revoke": 1.5,
-    "keepalive": 2,
-    "time_to_live": 3,
-    "leases": 1,
+    "keepalive": 0.9,
+    "time_to_live": 1.3,
+    "leases": 0.45,
     "watch": 3.5,
     "cancel": 2,
     "progress": 1.2,
     "close": 0.35,
-    "status": 0.4,
-    "hash_kv": 0.8,
-    "hash": 0.2,
-    "member_list": 0.4,
+    "status": 0.2,
+    "hash_kv": 0.5,
+    "hash": 0.1,
+    "member_list": 0.3,
     "alarm_get": 0.4,
 }
 RARE: Final = ("too_large", "beyond_grpc", "no_space", "corrupt", "fragments", "defragment")
@@ -160,16 +163,18 @@ class Generator:
                 for at in due:
                     yield from self._flush(together)
                     yield from getattr(self, f"_{rare.pop(at)}")()
-                operation = self._draw()
+                kind = self.rng.choices(list(self._kinds), list(self._kinds.values()))[0]
+                operation = self._draw(kind)
                 if operation is None:
                     continue
                 if operation.order is Order.ALONE:
                     yield from self._flush(together)
                     yield [operation]
-                else:
-                    together.append(operation)
-                    if len(together) >= TOGETHER_MAX:
-                        yield from self._flush(together)
+                    continue
+                more = [self._draw(kind) for _ in range(self.rng.randrange(BURST_MAX))]
+                together += [operation, *(one for one in more if one is not None)]
+                if len(together) >= TOGETHER_MAX:
+                    yield from self._flush(together)
             yield from self._flush(together)
 
     @staticmethod
@@ -186,8 +191,7 @@ class Generator:
         for kind in ("range", "put"):
             self._kinds[kind] = max(self._kinds[kind], WEIGHTS[kind])
 
-    def _draw(self) -> Operation | None:
-        kind = self.rng.choices(list(self._kinds), list(self._kinds.values()))[0]
+    def _draw(self, kind: str) -> Operation | None:
         draw: Callable[[], Operation | None] = getattr(self, f"_draw_{kind}")
         return draw()
 
