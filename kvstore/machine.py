@@ -272,7 +272,8 @@ class KVStateMachine(StateMachine):
     # -- space -----------------------------------------------------------------------------------
 
     def _measure(self) -> None:
-        self._in_use_bytes = self.store.backend.size_in_use_bytes()
+        with translated(self.store.path):
+            self._in_use_bytes = self.store.backend.size_in_use_bytes()
         self._measured_written = self.store.written_bytes
 
     def has_space(self, cost_bytes: int) -> bool:

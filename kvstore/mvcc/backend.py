@@ -69,10 +69,21 @@ class Backend:
         except (lmdb.Error, OSError, MemoryError) as error:
             raise StorageError(_explain_open(path, error)) from error
         try:
+            self._fill_up()
             self._open_tables()
         except BaseException:
             self.env.close()
             raise
+
+    def _fill_up(self) -> None:
+        """Lengthen a file that was cut short, with nothing: a hole that LMDB finds is damage.
+
+        Without it LMDB reads beyond the end of what it mapped, and the kernel ends the process
+        (SIGBUS) before anything can be said. A few pages may be missing rightly, those that LMDB
+        took and gave back in one transaction: hence no refusal here.
+        """
+        if self.path.stat().st_size < self.size_bytes():
+            os.truncate(self.path, self.size_bytes())
 
     def _open_tables(self) -> None:
         with translated(self.path):
@@ -111,9 +122,10 @@ class Backend:
         """Return what the ``meta`` table holds under ``name``.
 
         Raises:
-            Damaged: its checksum does not match.
+            Damaged: it cannot be read, or its checksum does not match.
         """
-        sealed = self.txn.get(name, db=self.meta)
+        with translated(self.path):
+            sealed = self.txn.get(name, db=self.meta)
         return None if sealed is None else unseal("meta", name, sealed)
 
     def put_meta(self, name: bytes, value: bytes) -> None:
