@@ -224,6 +224,8 @@ def plain_reason(details: str) -> str:
     )
     if "DNS resolution failed" in details or "Domain name not found" in details:
         return "no such host"
+    if "before receiving SETTINGS" in details:
+        return "it takes connections, but does not answer"
     if known is None:
         return details.rpartition("last error: ")[2]
     if known[0] == "WRONG_VERSION_NUMBER":
