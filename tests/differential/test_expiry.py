@@ -27,7 +27,7 @@ SHORT_TTLS = (-1, 0, 1, 2, 3)
 
 EXPIRY_TIMEOUT_S = 30.0
 
-pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("differential")]
+pytestmark = pytest.mark.interop
 
 Outcome = tuple[list[int], list[list[bytes]], int]
 
