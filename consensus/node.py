@@ -275,7 +275,7 @@ class Node:
         for item in batch:
             clock_ms = max(clock_ms, item.proposal.clock_ms)
             entries.append(Entry(item.term, item.index, clock_ms, item.proposal.command))
-        if entries[0].index != self._applied.index + 1:
+        if entries[0].index <= self._applied.index:
             self.halt(
                 f"the engine delivered index {entries[0].index} "
                 f"after index {self._applied.index} was applied"
