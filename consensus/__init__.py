@@ -18,6 +18,7 @@ from consensus.errors import (
     StorageError,
     Unsupported,
 )
+from consensus.handle import Handle
 from consensus.methods import MethodMachine, Refused, command, query
 from consensus.node import Node
 from consensus.statemachine import BytesSnapshot, StateMachine, StateSnapshot
@@ -52,6 +53,7 @@ __all__ = [
     "Entry",
     "Fault",
     "Halted",
+    "Handle",
     "Member",
     "MethodMachine",
     "Node",

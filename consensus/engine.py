@@ -81,6 +81,9 @@ class EngineHost(Protocol):
     def halt(self, reason: str) -> None:
         """The engine cannot go on without risk to a promise. Stop, and tell a person why."""
 
+    def is_halted(self) -> bool:
+        """Whether the host has stopped for good: the engine must leave the group at once."""
+
 
 class Engine(abc.ABC):
     """One member's half of a replicated log.

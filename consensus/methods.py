@@ -98,6 +98,12 @@ class MethodMachine(StateMachine):
             raise TypeError(problem)
         return encode_call(method, arguments)
 
+    @classmethod
+    def kind(cls, method: str) -> str | None:
+        """Return "command" or "query", or None where the machine has no such method."""
+        known = cls._methods.get(method)
+        return known[0] if known else None
+
     def apply(self, entry: Entry) -> Any:
         """Run the command in ``entry``; a call that fits no command is refused, not raised."""
         parsed = self._parse(entry.command, "command")

@@ -342,6 +342,10 @@ class Node:
         if self._halted is not None and not self._halted.done():
             self._halted.set_result(reason)
 
+    def is_halted(self) -> bool:
+        """Whether this node has stopped applying for good."""
+        return bool(self._halted_reason)
+
     # -- inside -------------------------------------------------------------------------------
 
     def _check_running(self) -> None:

@@ -8,16 +8,25 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
+
+SETUP_BIN = Path(__file__).resolve().parent.parent / ".setup" / "bin"
+"""Where ``tests/setup.sh`` puts programs that it builds."""
 
 
 def require_program(name: str) -> str:
     """Return the path of ``name``, or skip (in CI: fail) the calling test."""
-    path = shutil.which(name)
-    if path is not None:
-        return path
-    reason = f"{name} is not installed; `make setup` tries to install it"
+    path = shutil.which(name) or shutil.which(name, path=str(SETUP_BIN))
+    if path is None:
+        unavailable(f"{name} is not installed; `make setup` tries to install it")
+    return path
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skip (in CI: fail) the calling test, because something real cannot be had here."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)

@@ -1,0 +1,1 @@
+"""Checkers: each reads a history and says ok, violated, or unknown, with its evidence."""

@@ -1,0 +1,251 @@
+"""The ``chaos`` command: run cells against a cluster, check a history, serve proxies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Final, NoReturn
+
+import click
+
+from chaos.cell import CellOptions, CellResult, run_cell
+from chaos.checkers.pipeline import check_history
+from chaos.cluster.cluster import ClusterFailed, ClusterOptions
+from chaos.cluster.process import ProcessFailed
+from chaos.cluster.proxies import ProxyServerError
+from chaos.cluster.proxyserver import TOXIPROXY_PROGRAM, find_toxiproxy
+from chaos.cluster.targets import TARGETS
+from chaos.cluster.targets.base import Target, TargetUnavailable
+from chaos.history.format import HistoryError
+from chaos.history.reader import read_history
+from chaos.nemesis.plan import FaultKind
+from chaos.report.console import Console
+from chaos.toxid.server import serve
+from chaos.verdict import Verdict, worst
+from chaos.workloads.register import RegisterOptions
+
+EXIT_CODES: Final = {
+    Verdict.OK: 0,
+    Verdict.VIOLATED: 1,
+    Verdict.UNKNOWN: 2,
+    Verdict.INVALID: 2,
+}
+CONTROL_SECONDS_MAX: Final = 5.0
+NODES_MAX: Final = 9
+
+_FAULT_NAMES: Final = ", ".join(kind.value for kind in FaultKind)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Break clusters on purpose, and prove whether any promise was broken.
+
+    Exit status: 0 every promise was kept, 1 one was broken, 2 nothing was proved (too little load,
+    a fault without effect, an undecided check, or the run could not be made).
+    """
+
+
+def _parse_faults(text: str) -> list[tuple[FaultKind, ...]]:
+    known = {kind.value: kind for kind in FaultKind}
+    cells = []
+    for cell in text.split(","):
+        names = [name.strip() for name in cell.split("+")]
+        for name in names:
+            if name not in known:
+                raise click.BadParameter(
+                    f"{name!r} is not a fault; there are {_FAULT_NAMES}. A comma separates cells, "
+                    f"a plus mixes faults in one cell.",
+                    param_hint="--faults",
+                )
+        kinds = tuple(known[name] for name in names if known[name] is not FaultKind.NONE)
+        if kinds:
+            cells.append(kinds)
+    return cells
+
+
+def _proxy_program(choice: str) -> str | None:
+    if choice == "toxid":
+        return None
+    found = find_toxiproxy()
+    if found is None and choice == "toxiproxy":
+        raise click.BadParameter(
+            f"{TOXIPROXY_PROGRAM} is not on PATH; take --proxy toxid", param_hint="--proxy"
+        )
+    return found
+
+
+@main.command()
+@click.option(
+    "--target",
+    type=click.Choice(sorted(TARGETS)),
+    default="kvstore",
+    show_default=True,
+    help="What to test; etcd is the control target.",
+)
+@click.option(
+    "--faults",
+    default="kill,pause,partition",
+    show_default=True,
+    help=f"Cells, separated by commas: {_FAULT_NAMES}; a plus mixes faults in one cell. "
+    f"A control cell without faults always runs first.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=2, max=3600),
+    default=10.0,
+    show_default=True,
+    help="Length of the load in each cell.",
+)
+@click.option("--seed", type=int, default=None, help="Of every choice [default: drawn].")
+@click.option("--nodes", type=click.IntRange(3, NODES_MAX), default=3, show_default=True)
+@click.option("--clients", type=click.IntRange(1, 100), default=6, show_default=True)
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=10),
+    default=300.0,
+    show_default=True,
+    help="Operations a second over all clients, at most.",
+)
+@click.option(
+    "--proxy",
+    type=click.Choice(["auto", "toxid", "toxiproxy"]),
+    default="toxid",
+    show_default=True,
+    help="The proxy server of all links; auto takes a toxiproxy-server on PATH.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=None,
+    help="Directory for histories and logs [default: runs/DATE-TIME].",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
+def run(
+    target: str,
+    faults: str,
+    seconds: float,
+    seed: int | None,
+    nodes: int,
+    clients: int,
+    rate: float,
+    proxy: str,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Run a workload on real processes while they are broken, and check its history.
+
+    \b
+    Examples:
+      chaos run --target etcd --faults kill --seconds 10
+      chaos run --faults kill,kill-all,partition+pause --seed 7
+    """
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    chosen = TARGETS[target]()
+    cells: list[tuple[FaultKind, ...]] = [(FaultKind.NONE,), *_parse_faults(faults)]
+    cluster = ClusterOptions(nodes=nodes, seed=seed, proxy_program=_proxy_program(proxy))
+    out = out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}"
+    again = (
+        f"chaos run --target {target} --faults {faults} --seconds {seconds:g} --seed {seed} "
+        f"--nodes {nodes} --clients {clients} --rate {rate:g} --proxy {proxy}"
+    )
+    options = [
+        CellOptions(
+            target=chosen,
+            faults=kinds,
+            seconds=min(seconds, CONTROL_SECONDS_MAX) if kinds == (FaultKind.NONE,) else seconds,
+            seed=seed,
+            cluster=cluster,
+            workload=RegisterOptions(clients=clients, rate=rate),
+        )
+        for kinds in cells
+    ]
+    console = Console(quiet=as_json)
+    console.heading(target, chosen.version(), seed, out)
+    try:
+        _check_target(chosen, cells)
+        results = asyncio.run(_run_cells(options, out, console))
+    except (TargetUnavailable, ClusterFailed, ProcessFailed, ProxyServerError) as error:
+        _fail(str(error), as_json)
+    except KeyboardInterrupt:
+        _fail("interrupted", as_json)
+    verdict = worst(result.verdict for result in results)
+    if as_json:
+        document = {
+            "target": target,
+            "seed": seed,
+            "verdict": verdict.value,
+            "replay": again,
+            "cells": [result.as_json() for result in results],
+        }
+        click.echo(json.dumps(document, ensure_ascii=False, indent=2))
+    else:
+        console.summary(results, chosen.engine, verdict, again)
+    sys.exit(EXIT_CODES[verdict])
+
+
+def _check_target(target: Target, cells: list[tuple[FaultKind, ...]]) -> None:
+    target.check(frozenset(kind.value for kinds in cells for kind in kinds))
+
+
+async def _run_cells(options: list[CellOptions], out: Path, console: Console) -> list[CellResult]:
+    """Run the cells in order; after a control that is not ok the others would prove nothing."""
+    results = []
+    for option in options:
+        with console.cell(option.name) as progress:
+            result = await run_cell(option, out / option.name, progress)
+        console.finished(result)
+        results.append(result)
+        if option.is_control and result.verdict is not Verdict.OK:
+            console.say("the control cell is not ok: the other cells would prove nothing")
+            break
+    return results
+
+
+def _fail(message: str, as_json: bool) -> NoReturn:
+    if as_json:
+        click.echo(json.dumps({"verdict": Verdict.INVALID.value, "error": message}))
+    else:
+        click.echo(f"chaos: {message}", err=True)
+    sys.exit(EXIT_CODES[Verdict.INVALID])
+
+
+@main.command()
+@click.argument("history", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
+def check(history: Path, as_json: bool) -> None:
+    """Check a recorded HISTORY again."""
+    try:
+        report = check_history(read_history(history))
+    except HistoryError as error:
+        _fail(str(error), as_json)
+    if as_json:
+        click.echo(json.dumps(report.as_json(), ensure_ascii=False, indent=2))
+    else:
+        Console(quiet=False).report(report)
+    sys.exit(EXIT_CODES[report.verdict])
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address of the HTTP API.")
+@click.option("--port", default=8474, show_default=True, help="Port of the HTTP API.")
+@click.option("--seed", default=0, show_default=True, help="Makes every random choice repeatable.")
+def toxid(host: str, port: int, seed: int) -> None:
+    """Run a proxy server with Toxiproxy's HTTP API until Ctrl-C."""
+
+    def started(address: str) -> None:
+        click.echo(f"toxid: Toxiproxy's API on http://{address} (seed {seed})")
+
+    try:
+        asyncio.run(serve(host, port, seed, started))
+    except OSError as error:
+        raise click.ClickException(
+            f"cannot listen on {host}:{port}: {error}. Choose another with --port."
+        ) from error
+
+
+if __name__ == "__main__":
+    main()

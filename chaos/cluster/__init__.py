@@ -1,0 +1,1 @@
+"""Real processes on loopback: members of a target, the links between them, and what breaks them."""

@@ -1,0 +1,296 @@
+"""A cluster of real processes, every link through a proxy server, and the ways to break it.
+
+All waits are bounded. Processes are ended by the pid of the child that this cluster started. Calls
+that block (processes, the proxy server's API) run in threads, so that the workload's event loop
+goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, TypeVar
+
+import attrs
+
+from chaos.cluster.links import client_link, links_between, peer_link, peer_links
+from chaos.cluster.process import ManagedProcess
+from chaos.cluster.proxies import Proxies
+from chaos.cluster.proxyserver import ProxyServer, free_port
+from chaos.cluster.rpc import CallFailed, MemberClient, MemberStatus
+from chaos.cluster.targets.base import Layout, MemberAddresses, Target
+
+START_TIMEOUT_S: Final = 30.0
+CONTROL_TIMEOUT_S: Final = 1.0
+POLL_S: Final = 0.05
+PROBE_KEY: Final = "chaos/probe"
+
+_Found = TypeVar("_Found")
+
+
+class ClusterFailed(Exception):
+    """The cluster did not do in time what it had to; the text has the members' last log lines."""
+
+
+@attrs.frozen(slots=True)
+class ClusterOptions:
+    """How a cluster is made.
+
+    Args:
+        nodes: number of members, n1, n2, ...
+        heartbeat_ms: leader's heartbeat.
+        election_ms: election timeout.
+        snapshot_count: entries between snapshots: small, so that short runs meet some.
+        seed: of the proxy server's random choices.
+        proxy_program: a real ``toxiproxy-server`` to use; None for toxid.
+    """
+
+    nodes: int = 3
+    heartbeat_ms: int = 50
+    election_ms: int = 500
+    snapshot_count: int = 500
+    seed: int = 0
+    proxy_program: str | None = None
+
+
+class Cluster:
+    """A cluster of one target.
+
+    Args:
+        target: what to start.
+        directory: of this run: data, logs, hosts files.
+        options: how it is made.
+    """
+
+    def __init__(self, target: Target, directory: Path, options: ClusterOptions) -> None:
+        self.target = target
+        self.directory = directory
+        self.options = options
+        self.members = tuple(f"n{number}" for number in range(1, options.nodes + 1))
+        self.client_addresses: dict[str, str] = {}
+        self.processes: dict[str, ManagedProcess] = {}
+        self._server = ProxyServer(
+            directory / "logs" / "proxies.log", options.seed, options.proxy_program
+        )
+        self.proxies = Proxies(self._server.address)
+        self.is_toxid = options.proxy_program is None
+        self._control: dict[str, MemberClient] = {}
+        self.cut_links: tuple[str, ...] = ()
+
+    async def start(self) -> None:
+        """Start the proxy server and all members, and wait until each serves.
+
+        Raises:
+            ProcessFailed, ProxyServerError, ClusterFailed: something did not start.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(self._server.start)
+        layout = await asyncio.to_thread(self._lay_out)
+        for member in self.members:
+            launch = self.target.launch(member, layout)
+            process = ManagedProcess(
+                member,
+                launch.command,
+                self.directory / "logs" / f"{member}.log",
+                launch.environment,
+            )
+            self.processes[member] = process
+            self._control[member] = MemberClient(layout.members[member].client, CONTROL_TIMEOUT_S)
+            process.start()
+        await self.wait_serving(START_TIMEOUT_S)
+
+    def _lay_out(self) -> Layout:
+        addresses = {
+            member: MemberAddresses(f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}")
+            for member in self.members
+        }
+        dial = {}
+        for source, target in peer_links(self.members):
+            peer = addresses[target].peer
+            listen = self.target.link_address(source, target, self.members.index(source) + 1, peer)
+            dial[source, target] = self.proxies.create(peer_link(source, target), peer, listen)
+        for member in self.members:
+            self.client_addresses[member] = self.proxies.create(
+                client_link(member), addresses[member].client
+            )
+        return Layout(
+            members=addresses,
+            dial=dial,
+            directory=self.directory,
+            heartbeat_ms=self.options.heartbeat_ms,
+            election_ms=self.options.election_ms,
+            snapshot_count=self.options.snapshot_count,
+        )
+
+    async def stop(self) -> None:
+        """End every process that this cluster started, and its proxy server."""
+        for client in self._control.values():
+            await client.close()
+        self._control.clear()
+        await asyncio.gather(
+            *(asyncio.to_thread(process.kill) for process in self.processes.values())
+        )
+        await asyncio.to_thread(self._server.stop)
+
+    def remove_data(self) -> None:
+        """Delete the members' data directories; logs stay."""
+        shutil.rmtree(self.directory / "data", ignore_errors=True)
+
+    async def __aenter__(self) -> Cluster:
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    # What the members say.
+
+    def control(self, member: str) -> MemberClient:
+        """A client straight to a member, on no proxied link."""
+        return self._control[member]
+
+    async def status(self, member: str) -> MemberStatus | None:
+        """A member's status, None if it does not answer."""
+        try:
+            return await self._control[member].status()
+        except CallFailed:
+            return None
+
+    async def leader(self, timeout_s: float = 10.0, among: Sequence[str] | None = None) -> str:
+        """Find the leader: the member with the highest term that takes itself for it.
+
+        Raises:
+            ClusterFailed: there is none in ``timeout_s`` seconds.
+        """
+        members = among or self.members
+
+        async def find() -> str | None:
+            statuses = await asyncio.gather(*(self.status(member) for member in members))
+            leading = [
+                (status.term, member)
+                for member, status in zip(members, statuses, strict=True)
+                if status is not None and status.leads
+            ]
+            return max(leading)[1] if leading else None
+
+        found = await self._poll(find, timeout_s)
+        if found is None:
+            raise ClusterFailed(f"no leader in {timeout_s:g} s\n{self._logs()}")
+        return found
+
+    async def serves(self, member: str, timeout_s: float = CONTROL_TIMEOUT_S) -> bool:
+        """Try a linearizable read at a member."""
+        try:
+            await self._control[member].get(PROBE_KEY, timeout_s)
+        except CallFailed:
+            return False
+        return True
+
+    async def wait_serving(self, timeout_s: float) -> None:
+        """Wait until every member answers a linearizable read.
+
+        Raises:
+            ClusterFailed: one does not in ``timeout_s`` seconds, or its process ended.
+        """
+        deadline = time.monotonic() + timeout_s
+        for member in self.members:
+            process = self.processes[member]
+
+            async def ready(member: str = member, process: ManagedProcess = process) -> bool:
+                if not process.running:
+                    raise ClusterFailed(
+                        f"{member} ended with exit code {process.exit_code}:\n{process.log_tail()}"
+                    )
+                return await self.serves(member)
+
+            if not await self._poll(ready, deadline - time.monotonic()):
+                raise ClusterFailed(
+                    f"{member} did not answer a linearizable read in {timeout_s:g} s:\n"
+                    f"{process.log_tail()}"
+                )
+
+    # Breaking and mending.
+
+    async def kill(self, members: Iterable[str]) -> None:
+        """SIGKILL these members."""
+        await asyncio.gather(
+            *(asyncio.to_thread(self.processes[member].kill) for member in members)
+        )
+
+    async def restart(self, members: Iterable[str]) -> None:
+        """Start these members again on their data, if they do not run.
+
+        Raises:
+            ProcessFailed: the program cannot be executed.
+        """
+        for member in members:
+            process = self.processes[member]
+            if not process.running:
+                await asyncio.to_thread(process.start)
+
+    async def pause(self, members: Iterable[str]) -> None:
+        """SIGSTOP these members."""
+        for member in members:
+            await asyncio.to_thread(self.processes[member].pause)
+
+    async def resume(self, members: Iterable[str]) -> None:
+        """SIGCONT these members."""
+        for member in members:
+            await asyncio.to_thread(self.processes[member].resume)
+
+    async def partition(self, groups: Iterable[Sequence[str]], mode: str = "close") -> list[str]:
+        """Cut every link between different groups; return the links."""
+        links = links_between(groups)
+        await asyncio.to_thread(self.proxies.switch, links, (), mode)
+        self.cut_links = tuple(links)
+        return links
+
+    async def heal_links(self) -> None:
+        """Heal what ``partition`` cut, and take every toxic away."""
+        if self.cut_links:
+            await asyncio.to_thread(self.proxies.switch, (), self.cut_links)
+            self.cut_links = ()
+        await asyncio.to_thread(self.proxies.reset)
+
+    async def slow_links(self, latency_ms: int, jitter_ms: int) -> list[str]:
+        """Delay every peer link, each way by half; return the links."""
+        links = [peer_link(source, target) for source, target in peer_links(self.members)]
+        attributes = {"latency": latency_ms // 2, "jitter": jitter_ms // 2}
+        for link in links:
+            for stream in ("upstream", "downstream"):
+                await asyncio.to_thread(self.proxies.add_toxic, link, "latency", attributes, stream)
+        return links
+
+    async def mend(self) -> None:
+        """Heal every link, resume and restart every member: the end of all faults."""
+        await self.heal_links()
+        await self.resume([m for m in self.members if self.processes[m].paused])
+        await self.restart(self.members)
+
+    async def _poll(self, find: Callable[[], Awaitable[_Found]], timeout_s: float) -> _Found | None:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            found = await find()
+            if found:
+                return found
+            if time.monotonic() > deadline:
+                return None
+            await asyncio.sleep(POLL_S)
+
+    def _logs(self) -> str:
+        return "\n".join(
+            f"--- {member}\n{process.log_tail()}" for member, process in self.processes.items()
+        )

@@ -1,0 +1,91 @@
+"""The contract of a target."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+
+@attrs.frozen(slots=True)
+class MemberAddresses:
+    """Where a member listens: "host:port" for its peers, and for clients."""
+
+    peer: str
+    client: str
+
+
+@attrs.frozen(slots=True)
+class Layout:
+    """Everything that a target needs to start one member.
+
+    Args:
+        members: addresses by name.
+        dial: (source, target) to the "host:port" on which source reaches target: its own link.
+        directory: of this run.
+        heartbeat_ms: leader's heartbeat.
+        election_ms: election timeout.
+        snapshot_count: entries between snapshots of the log.
+    """
+
+    members: Mapping[str, MemberAddresses]
+    dial: Mapping[tuple[str, str], str]
+    directory: Path
+    heartbeat_ms: int
+    election_ms: int
+    snapshot_count: int
+
+    def data_directory(self, member: str) -> Path:
+        """Where a member keeps its data."""
+        return self.directory / "data" / member
+
+
+@attrs.frozen(slots=True)
+class Launch:
+    """A command line and what to add to the environment."""
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = attrs.field(factory=dict)
+
+
+class TargetUnavailable(Exception):
+    """This target cannot be run here; the text says what is missing and what to do."""
+
+
+class Target(abc.ABC):
+    """A kind of server that answers etcd's v3 API."""
+
+    name: str
+    """As ``chaos run --target`` takes it."""
+
+    engine: str
+    """What replicates inside it: the key into ``chaos.expectations``."""
+
+    @abc.abstractmethod
+    def check(self, faults: frozenset[str]) -> None:
+        """See whether it can be run here with these kinds of fault.
+
+        Raises:
+            TargetUnavailable: something is missing.
+        """
+
+    @abc.abstractmethod
+    def link_address(self, source: str, target: str, number: int, peer: str) -> str:
+        """The "host:port" for the link's proxy to listen on (port 0: any).
+
+        Args:
+            source: the member that dials.
+            target: the member that is dialled.
+            number: the source's place in the cluster, from 1.
+            peer: the target's own peer address.
+        """
+
+    @abc.abstractmethod
+    def launch(self, member: str, layout: Layout) -> Launch:
+        """The command that starts ``member``, again after a crash too."""
+
+    @abc.abstractmethod
+    def version(self) -> str:
+        """The version of the program, for the history's header."""

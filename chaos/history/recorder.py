@@ -1,0 +1,130 @@
+"""Writing a history while a run goes on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from chaos.history.format import (
+    FORMAT_VERSION,
+    FaultEvent,
+    Operation,
+    Outcome,
+    WatchEvent,
+    completion,
+    invocation,
+)
+
+
+class Recorder:
+    """Appends a run's events to a file, in the order in which they happened.
+
+    Not for several threads. Operations that are never completed are read back as unknown.
+
+    Args:
+        path: the file; an existing one is replaced.
+        header: options, seed and versions, written first.
+        clock: monotonic nanoseconds.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        header: Mapping[str, Any],
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.outcomes = dict.fromkeys(Outcome, 0)
+        self.fault_events: list[FaultEvent] = []
+        self._clock = clock
+        self._next = 0
+        self._file = path.open("w", encoding="utf-8")
+        self._write("header", {"version": FORMAT_VERSION, **header})
+
+    def invoke(
+        self,
+        process: int,
+        f: str,
+        key: str,
+        value: str | None = None,
+        expected: int | None = None,
+    ) -> Operation:
+        """Record that an operation is about to be sent, and return it to be completed."""
+        operation = Operation(
+            id=self._next, process=process, f=f, key=key, start=0, value=value, expected=expected
+        )
+        operation.start = self._write("invoke", invocation(operation))
+        return operation
+
+    def complete(self, operation: Operation, outcome: Outcome) -> None:
+        """Record how an operation ended. Its other fields are already set."""
+        operation.outcome = outcome
+        self.outcomes[outcome] += 1
+        ended = self._write(outcome.value, completion(operation))
+        operation.end = None if outcome is Outcome.UNKNOWN else ended
+
+    def fault(
+        self,
+        kind: str,
+        phase: str,
+        target: Sequence[str],
+        evidence: str = "",
+        effective: bool = True,
+    ) -> None:
+        """Record that a fault began, what was seen of it, or that it ended."""
+        fields = {
+            "kind": kind,
+            "phase": phase,
+            "target": [*target],
+            "evidence": evidence,
+            "effective": effective,
+        }
+        now = self._write("fault", fields)
+        self.fault_events.append(FaultEvent(now, kind, phase, tuple(target), evidence, effective))
+
+    def watch(self, member: str, events: Iterable[WatchEvent]) -> None:
+        """Record what a member tells about every revision, in order, one line for each."""
+        revision = 0
+        group: list[list[str | None]] = []
+        for event in events:
+            if event.revision != revision and group:
+                self._write("watch", {"w": member, "rev": revision, "events": group})
+                group = []
+            revision = event.revision
+            group.append([event.key, event.value])
+        if group:
+            self._write("watch", {"w": member, "rev": revision, "events": group})
+
+    def watched(self, member: str) -> None:
+        """Record that all of a member's watch has been written, even if it was empty."""
+        self._write("watch", {"w": member, "rev": 0, "events": []})
+
+    def close(self, footer: Mapping[str, Any] | None = None) -> None:
+        """Write the footer and close the file. Safe to call twice."""
+        if not self._file.closed:
+            if footer is not None:
+                self._write("footer", footer)
+            self._file.close()
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _write(self, e: str, fields: Mapping[str, Any]) -> int:
+        now = self._clock()
+        line = {"i": self._next, "t": now, "e": e, **fields}
+        self._file.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
+        self._next += 1
+        return now

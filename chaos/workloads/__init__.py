@@ -1,0 +1,1 @@
+"""Workloads: what clients do while faults happen."""

@@ -1,0 +1,1 @@
+"""The tutorial's five uses, each on a ready-made replicated state machine."""

@@ -1,0 +1,5 @@
+"""``python -m kvstore.cli.kvctl``."""
+
+from kvstore.cli.kvctl import main
+
+main()

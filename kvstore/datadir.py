@@ -1,0 +1,138 @@
+"""The data directory: whose it is, and that one process alone uses it.
+
+``DATA/member/`` holds ``lock`` (an flock for as long as the process lives), ``identity.json`` (the
+cluster and the member that the data belong to), ``db/`` (the store) and ``engine/`` (the log).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Final
+
+from consensus.errors import StorageError
+from kvstore.identity import Identity
+
+FORMAT_VERSION: Final = 1
+DIRECTORY_MODE: Final = 0o700
+
+
+class DataDirectory:
+    """An open, locked data directory.
+
+    Args:
+        path: where; made if it is not there.
+        identity: who wants to use it.
+        name: this member's name.
+
+    Raises:
+        StorageError: locked by a live process, another cluster's or member's, or unusable.
+    """
+
+    def __init__(self, path: Path, identity: Identity, name: str) -> None:
+        self.path = path
+        self._member = path / "member"
+        try:
+            self._member.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+            self._lock = os.open(
+                self._member / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+            )
+        except OSError as error:
+            raise StorageError(
+                f"cannot use data directory {path}: {error.strerror} ({error.filename})"
+            ) from None
+        try:
+            self._acquire()
+            self._check_owner(identity, name)
+            self.db.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+            self.engine.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+        except OSError as error:
+            os.close(self._lock)
+            raise StorageError(f"cannot use data directory {path}: {error.strerror}") from None
+        except StorageError:
+            os.close(self._lock)
+            raise
+
+    @property
+    def db(self) -> Path:
+        """Where the store keeps its state."""
+        return self._member / "db"
+
+    @property
+    def engine(self) -> Path:
+        """Where the engine keeps its log."""
+        return self._member / "engine"
+
+    def close(self) -> None:
+        """Let another process use the directory."""
+        os.close(self._lock)
+
+    def _acquire(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip()
+            raise StorageError(
+                f"data directory {self.path} is in use by another process"
+                + (f" (pid {owner})" if owner else "")
+                + "; stop that one, or give this one its own --data-dir"
+            ) from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+
+    def _check_owner(self, identity: Identity, name: str) -> None:
+        path = self._member / "identity.json"
+        ours = {
+            "format_version": FORMAT_VERSION,
+            "cluster_id": f"{identity.cluster_id:x}",
+            "member_id": f"{identity.member_id:x}",
+            "name": name,
+        }
+        try:
+            text = path.read_text()
+        except FileNotFoundError:
+            if (self._member / "wal").exists() or (self._member / "snap").exists():
+                raise StorageError(
+                    f"data directory {self.path} holds data of etcd itself, which Raftyard cannot "
+                    "read; give another --data-dir"
+                ) from None
+            self._write(path, json.dumps(ours, indent=1) + "\n")
+            return
+        try:
+            found = json.loads(text)
+            if not isinstance(found, dict):
+                raise ValueError
+        except ValueError:
+            raise StorageError(
+                f"{path} is damaged (not a JSON object). If another member has the data, remove "
+                f"{self.path} and start again"
+            ) from None
+        if found.get("format_version") != FORMAT_VERSION:
+            raise StorageError(
+                f"data directory {self.path} has format version {found.get('format_version')}, "
+                f"this release reads version {FORMAT_VERSION}"
+            )
+        if found != ours:
+            raise StorageError(
+                f"data directory {self.path} belongs to member {found.get('name')!r} (ID "
+                f"{found.get('member_id')}) of cluster {found.get('cluster_id')}, but the settings "
+                f"make this member {name!r} (ID {ours['member_id']}) of cluster "
+                f"{ours['cluster_id']}; check --data-dir, --name, --initial-cluster and "
+                "--initial-cluster-token"
+            )
+
+    def _write(self, path: Path, text: str) -> None:
+        """Write a small file so that it is there whole or not at all."""
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)

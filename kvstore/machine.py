@@ -1,0 +1,451 @@
+"""The state machine that makes a replicated log an etcd v3 store.
+
+``apply`` decodes one ``Command``, dispatches it, and returns the response message with
+``header.revision`` filled in, or a ``Status`` where etcd refuses. The service that proposed fills
+in the rest of the header. Nothing here reads a clock to decide anything: the same log gives the
+same state on every member.
+
+What is applied is visible at once and durable later: ``commit`` runs after ``COMMIT_RECORDS``
+changed records, or, through ``tick``, ``COMMIT_INTERVAL_S`` after the first of them. ``position``
+is what is durable.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from consensus.statemachine import StateMachine, StateSnapshot
+from consensus.types import Entry, Position
+from kvstore.alarms import Alarms
+from kvstore.errors import CORRUPT, LEADER_CHANGED, LEASE_NOT_FOUND, NO_SPACE, Status
+from kvstore.lease.lessor import LeaseListener, Lessor
+from kvstore.mvcc.commands import Commands, is_read_only
+from kvstore.mvcc.compaction import sweep
+from kvstore.mvcc.hashing import hash_kv_steps, state_hash_steps
+from kvstore.mvcc.ranges import range_now, range_steps
+from kvstore.mvcc.snapshot import StoreSnapshot, load_steps, remove_database
+from kvstore.mvcc.store import Store, WatchSink
+from kvstore.pb.command_pb2 import Command, LeaseExpire, MemberAttributes
+from kvstore.pb.etcdserverpb_pb2 import (
+    AlarmRequest,
+    AlarmResponse,
+    CompactionRequest,
+    CompactionResponse,
+    DeleteRangeRequest,
+    DeleteRangeResponse,
+    HashKVRequest,
+    HashKVResponse,
+    LeaseGrantRequest,
+    LeaseGrantResponse,
+    LeaseLeasesRequest,
+    LeaseLeasesResponse,
+    LeaseRevokeRequest,
+    LeaseRevokeResponse,
+    PutRequest,
+    PutResponse,
+    RangeRequest,
+    TxnRequest,
+    TxnResponse,
+)
+from kvstore.quota import effective_quota, txn_cost
+
+DATABASE_NAME: Final = "state.mdb"
+RESTORE_NAME: Final = "restore.mdb"
+
+COMMIT_RECORDS: Final = 250
+"""Changed records after which the open transaction is committed, so that a commit stays short."""
+
+COMMIT_INTERVAL_S: Final = 0.1
+"""Longest time that something applied waits for its commit, while ``tick`` is called."""
+
+DEFAULT_MIN_LEASE_TTL_S: Final = 2
+"""etcd's shortest TTL with its default election timeout of 1 s: ceil(1.5 election timeouts)."""
+
+
+class UnknownCommand(Exception):
+    """The log holds a command that this release does not know. The node must stop before it."""
+
+
+class KVStateMachine(StateMachine):
+    """An etcd v3 store as a durable state machine.
+
+    Args:
+        directory: where the database lives; created where it does not exist.
+        quota_bytes: ``--quota-backend-bytes``: 0 is 2 GiB, below 0 is no quota.
+        min_lease_ttl_s: shorter TTLs are raised to this; the same on every member.
+
+    Raises:
+        StorageError: the database cannot be opened, is damaged, foreign, or of a newer format.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        quota_bytes: int = 0,
+        min_lease_ttl_s: int = DEFAULT_MIN_LEASE_TTL_S,
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._restore_path = directory / RESTORE_NAME
+        remove_database(self._restore_path)
+        self.quota_bytes = effective_quota(quota_bytes)
+        """The space quota in bytes, or None for none."""
+        self.store = Store(directory / DATABASE_NAME)
+        self.lessor = Lessor(self.store, min_lease_ttl_s)
+        self.alarms = Alarms(self.store)
+        self._commands = Commands(self.store, self.lessor)
+        self._changed_s = 0.0
+        self._measure()
+        self._handlers: dict[str | None, Callable[[Any, Entry], Any]] = {
+            "put": self._put,
+            "delete_range": self._delete_range,
+            "txn": self._txn,
+            "compaction": self._compact,
+            "lease_grant": self._lease_grant,
+            "lease_revoke": self._lease_revoke,
+            "lease_expire": self._lease_expire,
+            "alarm": self._alarm,
+            "member_attributes": self._member_attributes,
+        }
+
+    # -- who is told -----------------------------------------------------------------------------
+
+    @property
+    def watch_sink(self) -> WatchSink | None:
+        """Who is told of every revision; None: nobody."""
+        return self.store.watch_sink
+
+    @watch_sink.setter
+    def watch_sink(self, sink: WatchSink | None) -> None:
+        self.store.watch_sink = sink
+
+    @property
+    def lease_listener(self) -> LeaseListener | None:
+        """Who is told of granted and revoked leases; None: nobody."""
+        return self.lessor.listener
+
+    @lease_listener.setter
+    def lease_listener(self, listener: LeaseListener | None) -> None:
+        self.lessor.listener = listener
+
+    def leases(self) -> Iterator[tuple[int, int]]:
+        """Yield (id, granted TTL in seconds) of every lease."""
+        return self.lessor.leases()
+
+    # -- applying --------------------------------------------------------------------------------
+
+    def apply(self, entry: Entry) -> Any:
+        """Apply one entry; see ``apply_batch``."""
+        return self.apply_batch((entry,))[0]
+
+    def apply_batch(self, entries: Sequence[Entry]) -> list[Any]:
+        """Apply entries in order; return for each its response message or a ``Status``.
+
+        Raises:
+            UnknownCommand: an entry holds a command that this release does not know.
+            StorageError: the disk failed, or something stored is damaged (``Damaged``).
+            Whatever is raised, the state is back at the last commit.
+        """
+        store = self.store
+        handlers = self._handlers
+        results = []
+        try:
+            for entry in entries:
+                command = Command.FromString(entry.command)
+                kind = command.WhichOneof("request")
+                handler = handlers.get(kind)
+                if handler is None:
+                    raise UnknownCommand(
+                        f"entry {entry.index} holds a command that this release of kvstore does "
+                        "not know. Start the release that the other members run"
+                    )
+                results.append(handler(getattr(command, kind or ""), entry))
+                if store.uncommitted >= COMMIT_RECORDS:
+                    self._moved(entry)
+                    self.commit()
+            if entries:
+                self._moved(entries[-1])
+        except BaseException:
+            store.abort()
+            self.alarms.reload()
+            raise
+        return results
+
+    def _moved(self, entry: Entry) -> None:
+        group_id = self.store.state.position.group_id
+        if not self.store.dirty:
+            self._changed_s = time.monotonic()
+        self.store.set_position(Position(entry.index, entry.term, entry.clock_ms, group_id))
+
+    def _put(self, request: PutRequest, entry: Entry) -> PutResponse | Status:
+        if self._stopped_writes:
+            return self._refusal()
+        return self._commands.put(request)
+
+    def _delete_range(
+        self, request: DeleteRangeRequest, entry: Entry
+    ) -> DeleteRangeResponse | Status:
+        if self.alarms.corrupt:
+            return CORRUPT
+        return self._commands.delete_range(request)
+
+    def _txn(self, request: TxnRequest, entry: Entry) -> TxnResponse | Status:
+        if self._stopped_writes and (self.alarms.corrupt or txn_cost(request) > 0):
+            return self._refusal()
+        return self._commands.txn(request)
+
+    def _compact(self, request: CompactionRequest, entry: Entry) -> CompactionResponse | Status:
+        if self.alarms.corrupt:
+            return CORRUPT
+        return self._commands.compact(request)
+
+    @property
+    def _stopped_writes(self) -> bool:
+        return self.alarms.no_space or self.alarms.corrupt
+
+    def _refusal(self) -> Status:
+        return CORRUPT if self.alarms.corrupt else NO_SPACE
+
+    def _lease_grant(self, request: LeaseGrantRequest, entry: Entry) -> LeaseGrantResponse | Status:
+        if self._stopped_writes:
+            return self._refusal()
+        granted = self.lessor.grant(request.ID, request.TTL)
+        if isinstance(granted, Status):
+            return granted
+        self.store.touch()
+        response = LeaseGrantResponse(ID=request.ID, TTL=granted)
+        response.header.revision = self.store.current_revision
+        return response
+
+    def _lease_revoke(
+        self, request: LeaseRevokeRequest, entry: Entry
+    ) -> LeaseRevokeResponse | Status:
+        if self.alarms.corrupt:
+            return CORRUPT
+        if not self._revoke(request.ID):
+            return LEASE_NOT_FOUND
+        response = LeaseRevokeResponse()
+        response.header.revision = self.store.current_revision
+        return response
+
+    def _revoke(self, id: int) -> bool:
+        """Delete a lease's keys in one revision, in order, and the lease; False: no such lease."""
+        if not self.lessor.exists(id):
+            return False
+        store = self.store
+        store.begin_write()
+        for key in self.lessor.keys(id):
+            self._commands.delete_living(store.living(key, b""))
+        store.end_write()
+        self.lessor.remove(id)
+        store.touch()
+        return True
+
+    def _lease_expire(self, request: LeaseExpire, entry: Entry) -> tuple[int, ...] | Status:
+        """Revoke what the leader says has run out; return the ids that were there.
+
+        Refused where the entry's term is not the one in which the leader decided.
+        """
+        if request.term != entry.term:
+            return LEADER_CHANGED
+        if self.alarms.corrupt:
+            return CORRUPT
+        return tuple(id for id in request.ids if self._revoke(id))
+
+    def _alarm(self, request: AlarmRequest, entry: Entry) -> AlarmResponse:
+        """Raise, disarm or list alarms. Like etcd's, the answer has no revision in its header."""
+        response = AlarmResponse()
+        if request.action == AlarmRequest.GET:
+            response.alarms.extend(self.alarms.get(request.alarm))
+        else:
+            response.alarms.extend(self.alarms.change(request))
+            self.store.touch()
+        return response
+
+    def _member_attributes(self, request: MemberAttributes, entry: Entry) -> MemberAttributes:
+        self.store.set_member(request)
+        return request
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def query(self, request: Any) -> Any:
+        """Answer a read at once: Range, a Txn without writes, LeaseLeases, Alarm GET.
+
+        Returns:
+            The response message with ``header.revision`` (but for alarms), or a ``Status``.
+
+        Raises:
+            Damaged: what should be answered is damaged.
+            TypeError: the request is not a read.
+        """
+        if isinstance(request, RangeRequest):
+            return CORRUPT if self.alarms.corrupt else range_now(self.store, request)
+        if isinstance(request, TxnRequest):
+            if not is_read_only(request):
+                raise TypeError("a Txn that writes must be proposed")
+            return CORRUPT if self.alarms.corrupt else self._commands.txn(request)
+        if isinstance(request, LeaseLeasesRequest):
+            return CORRUPT if self.alarms.corrupt else self._lease_leases()
+        if isinstance(request, AlarmRequest) and request.action == AlarmRequest.GET:
+            return AlarmResponse(alarms=self.alarms.get(request.alarm))
+        raise TypeError(f"{type(request).__name__} is not a read")
+
+    def _lease_leases(self) -> LeaseLeasesResponse:
+        response = LeaseLeasesResponse()
+        response.header.revision = self.store.current_revision
+        for id, _ in self.lessor.leases():
+            response.leases.add().ID = id
+        return response
+
+    def query_steps(self, request: Any) -> Generator[None, None, Any]:
+        """Answer a read in slices of a few milliseconds; the return value is ``query``'s.
+
+        Range over many keys, and HashKV, belong here; what is applied at a ``yield`` is not seen.
+        """
+        if self.alarms.corrupt:
+            return CORRUPT
+        if isinstance(request, RangeRequest) and request.range_end:
+            return (yield from range_steps(self.store, request))
+        if isinstance(request, HashKVRequest):
+            return (yield from self._hash_kv_steps(request))
+        return self.query(request)
+
+    def _hash_kv_steps(
+        self, request: HashKVRequest
+    ) -> Generator[None, None, HashKVResponse | Status]:
+        found = yield from hash_kv_steps(self.store, request.revision)
+        if isinstance(found, Status):
+            return found
+        response = HashKVResponse(
+            hash=found.hash,
+            compact_revision=found.compact_revision,
+            hash_revision=found.revision,
+        )
+        response.header.revision = self.store.current_revision
+        return response
+
+    # -- durability ------------------------------------------------------------------------------
+
+    def position(self) -> Position:
+        """Commit, and return where the state on disk stands now."""
+        self.commit()
+        return self.store.state.position
+
+    @property
+    def commit_due(self) -> bool:
+        """Whether something applied has waited long enough for its commit."""
+        return self.store.dirty and time.monotonic() - self._changed_s >= COMMIT_INTERVAL_S
+
+    def commit(self) -> None:
+        """Make everything applied so far durable.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        self.store.commit()
+        self._measure()
+
+    def tick(self) -> None:
+        """Do what time asks for: a due commit, and a slice of pending compaction.
+
+        Call it from a timer of the loop, every few milliseconds; it returns within about 10 ms.
+
+        Raises:
+            StorageError: the disk failed, or something stored is damaged. Stop the node.
+        """
+        if self.store.state.sweeping:
+            if not self.store.dirty:
+                self._changed_s = time.monotonic()
+            sweep(self.store)
+        if self.commit_due or self.store.uncommitted >= COMMIT_RECORDS:
+            self.commit()
+
+    @property
+    def compacting(self) -> bool:
+        """Whether physical compaction has work left: CompactionRequest.physical waits for it."""
+        return self.store.state.sweeping
+
+    # -- space -----------------------------------------------------------------------------------
+
+    def _measure(self) -> None:
+        self._in_use_bytes = self.store.backend.size_in_use_bytes()
+        self._measured_written = self.store.written_bytes
+
+    def has_space(self, cost_bytes: int) -> bool:
+        """Whether a request of this cost fits the quota (``kvstore.quota`` tells costs)."""
+        if self.quota_bytes is None:
+            return True
+        used = self._in_use_bytes + self.store.written_bytes - self._measured_written
+        return used + cost_bytes <= self.quota_bytes
+
+    @property
+    def db_size(self) -> int:
+        """Bytes that the database takes on disk: pages in use, and free ones it will reuse."""
+        return self.store.backend.size_bytes()
+
+    @property
+    def db_size_in_use(self) -> int:
+        """Bytes of the pages that hold data."""
+        return self.store.backend.size_in_use_bytes()
+
+    # -- snapshots -------------------------------------------------------------------------------
+
+    def snapshot(self) -> StateSnapshot:
+        """Commit, and freeze the state."""
+        return StoreSnapshot(self.store)
+
+    def restore(self, data: bytes) -> None:
+        """Replace all state with a snapshot, its position included."""
+        for _ in self._restore_steps((data,), None):
+            pass
+
+    def restore_steps(self, chunks: Iterable[bytes], position: Position) -> Iterator[None]:
+        """Load a snapshot into a file of its own, then switch to it atomically.
+
+        Raises:
+            StorageError: the stream is no snapshot of ours, damaged, cut, or of a newer format.
+        """
+        return self._restore_steps(chunks, position)
+
+    def _restore_steps(self, chunks: Iterable[bytes], position: Position | None) -> Iterator[None]:
+        yield from load_steps(self._restore_path, chunks, position)
+        self.store.replace_file(self._restore_path)
+        self._replaced()
+
+    def discard(self) -> None:
+        """Forget everything: the store is empty, at index 0."""
+        self.store.replace_file(None)
+        self._replaced()
+
+    def _replaced(self) -> None:
+        self.alarms.reload()
+        self._measure()
+        if self.lessor.listener is not None:
+            self.lessor.listener.reset()
+        if self.store.watch_sink is not None:
+            self.store.watch_sink.restored()
+
+    def state_hash(self) -> bytes:
+        """Return the SHA-256 of the replicated state, at once; see ``state_hash_steps``."""
+        steps = self.state_hash_steps()
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                digest: bytes = done.value
+                return digest
+
+    def state_hash_steps(self) -> Generator[None, None, bytes]:
+        """Hash the replicated state in slices; apply nothing until it is done."""
+        return state_hash_steps(self.store)
+
+    def members(self) -> list[MemberAttributes]:
+        """Return what the members said of themselves, by id."""
+        return self.store.members()
+
+    def close(self) -> None:
+        """Commit and close the database."""
+        self.store.close()

@@ -1,0 +1,220 @@
+"""One LMDB file, its tables, and the one long-open write transaction.
+
+Everything that was applied and is not committed yet lives in that transaction; every read of the
+serving path goes through it and so sees applied state at once. ``commit`` makes it durable and
+opens the next. ``abort`` throws it away: the file then holds the last commit, a consistent prefix.
+
+The map is opened once, far larger than any database, and never resized: address space is free, and
+the file grows only as pages are written. Sync stays on: a commit that returned is on the disk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import lmdb
+
+from consensus.errors import StorageError
+from kvstore.mvcc.records import Damaged, seal, unseal
+
+MAP_SIZE_BYTES: Final = 64 * 2**30
+"""Address space set aside for the database; also its largest possible size."""
+
+FORMAT: Final = b"raftyard-kvstore-1"
+"""What the ``meta`` table says under ``format``. The number grows when the layout changes."""
+
+FORMAT_PREFIX: Final = b"raftyard-kvstore-"
+FORMAT_KEY: Final = b"format"
+
+PAGE_BYTES: Final = 4096
+META_PAGES: Final = 2
+TABLES: Final = (
+    b"alarms",
+    b"index",
+    b"lease_keys",
+    b"leases",
+    b"long",
+    b"members",
+    b"meta",
+    b"revisions",
+)
+
+
+class Backend:
+    """The open database.
+
+    Args:
+        path: the database file; created where it does not exist.
+
+    Raises:
+        StorageError: the file cannot be opened, is not ours, is damaged, or of a newer format.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        _check_header(path)
+        try:
+            self.env = lmdb.open(
+                str(path),
+                subdir=False,
+                map_size=MAP_SIZE_BYTES,
+                max_dbs=len(TABLES),
+                readahead=False,
+                mode=0o600,
+            )
+        except (lmdb.Error, OSError, MemoryError) as error:
+            raise StorageError(_explain_open(path, error)) from error
+        try:
+            self._open_tables()
+        except BaseException:
+            self.env.close()
+            raise
+
+    def _open_tables(self) -> None:
+        with translated(self.path):
+            self.txn = self.env.begin(write=True)
+            fresh = self.txn.stat()["entries"] == 0
+            if not fresh and self.txn.get(b"meta") is None:
+                raise StorageError(
+                    f"{self.path} is an LMDB database, but not one of kvstore. Point --data-dir "
+                    "at another directory"
+                )
+            try:
+                tables = {
+                    name: self.env.open_db(name, txn=self.txn, create=fresh) for name in TABLES
+                }
+            except lmdb.NotFoundError as error:
+                raise Damaged("LMDB", b"", f"a table is missing: {error}") from error
+        self.tables = tables
+        self.alarms = tables[b"alarms"]
+        self.index = tables[b"index"]
+        self.lease_keys = tables[b"lease_keys"]
+        self.leases = tables[b"leases"]
+        self.long = tables[b"long"]
+        self.members = tables[b"members"]
+        self.meta = tables[b"meta"]
+        self.revisions = tables[b"revisions"]
+        if fresh:
+            self.put_meta(FORMAT_KEY, FORMAT)
+        elif (found := self.get_meta(FORMAT_KEY)) != FORMAT:
+            raise StorageError(_explain_format(self.path, found))
+        # The tables' handles belong to this transaction until it is committed.
+        self.commit()
+        if fresh:
+            sync_directory(self.path.parent)
+
+    def get_meta(self, name: bytes) -> bytes | None:
+        """Return what the ``meta`` table holds under ``name``.
+
+        Raises:
+            Damaged: its checksum does not match.
+        """
+        sealed = self.txn.get(name, db=self.meta)
+        return None if sealed is None else unseal("meta", name, sealed)
+
+    def put_meta(self, name: bytes, value: bytes) -> None:
+        """Set what the ``meta`` table holds under ``name``."""
+        self.txn.put(name, seal(name, value), db=self.meta)
+
+    def commit(self) -> None:
+        """Make everything written so far durable, and open the next write transaction.
+
+        Raises:
+            StorageError: the disk refused. Nothing of it is durable, and the backend is unusable.
+        """
+        with translated(self.path):
+            self.txn.commit()
+            self.txn = self.env.begin(write=True)
+
+    def abort(self) -> None:
+        """Throw away everything since the last commit, and open the next write transaction."""
+        with translated(self.path):
+            self.txn.abort()
+            self.txn = self.env.begin(write=True)
+
+    def size_bytes(self) -> int:
+        """Bytes of the file that LMDB has ever used; it reuses free pages, but never shrinks."""
+        return int(self.env.info()["last_pgno"] + 1) * PAGE_BYTES
+
+    def size_in_use_bytes(self) -> int:
+        """Bytes of the pages that hold data now, what is not committed yet included."""
+        txn = self.txn
+        pages = META_PAGES
+        for table in (None, *self.tables.values()):
+            stat = txn.stat() if table is None else txn.stat(table)
+            pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return pages * PAGE_BYTES
+
+    def close(self) -> None:
+        """Give up what is not committed and close the file."""
+        self.txn.abort()
+        self.env.close()
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn LMDB's errors into ours: damage by name, anything else as a StorageError."""
+    try:
+        yield
+    except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError) as error:
+        raise Damaged("LMDB", b"", str(error)) from error
+    except lmdb.MapFullError as error:
+        raise StorageError(
+            f"{path} has reached its largest size, {MAP_SIZE_BYTES >> 30} GiB. Compact the "
+            "history, and lower --quota-backend-bytes so that the quota acts first"
+        ) from error
+    except lmdb.Error as error:
+        raise StorageError(
+            f"{path} cannot be written or read: {error}. Check the disk's free space and the "
+            "system log, then restart"
+        ) from error
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames and removals in a directory durable."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a file that is too short, or not LMDB's, before LMDB maps it."""
+    if not path.exists():
+        return
+    try:
+        with path.open("rb") as file:
+            header = file.read(24)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+    if header and (len(header) < 24 or header[16:20] != LMDB_MAGIC):
+        raise StorageError(
+            f"{path} is not a kvstore database, or its beginning is damaged. If it is yours, move "
+            "the data directory away and let this member rebuild from the others"
+        )
+
+
+LMDB_MAGIC: Final = (0xBEEFC0DE).to_bytes(4, "little")
+
+
+def _explain_open(path: Path, error: BaseException) -> str:
+    if "Cannot allocate memory" in str(error) or isinstance(error, MemoryError):
+        return (
+            f"{path} needs {MAP_SIZE_BYTES >> 30} GiB of address space (not of memory), which this "
+            "process may not have: lift `ulimit -v` and vm.overcommit_memory=2"
+        )
+    return f"{path} cannot be opened: {error}. Check that it is a file of this user, and the disk"
+
+
+def _explain_format(path: Path, found: bytes | None) -> str:
+    if found is not None and found.startswith(FORMAT_PREFIX):
+        return (
+            f"{path} was written in format {found.decode(errors='replace')}; this kvstore reads "
+            f"{FORMAT.decode()}. Start the newer kvstore that wrote it"
+        )
+    return f"{path} does not say its format: it is damaged, or was never written whole"

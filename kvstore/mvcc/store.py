@@ -1,0 +1,448 @@
+"""Keys at revisions: the core that reads and writes single keys and ranges of the index.
+
+A *write* is everything one command changes: it has one revision, and each changed key a place in
+it (``sub``). ``begin_write`` opens it, ``put`` and ``delete_range`` add to it, ``end_write`` makes
+its revision current, hands its events to the watch sink, and says which revision to answer. Reads
+between them see what was written so far.
+
+The same entries give the same bytes of every ``KeyValue`` on every member. Where a member is with
+the physical removal of compacted records is its own business, and changes no answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Protocol
+
+from consensus.types import Position
+from kvstore.errors import COMPACTED, FUTURE_REVISION, Status
+from kvstore.mvcc.backend import Backend, sync_directory
+from kvstore.mvcc.history import history
+from kvstore.mvcc.keyspace import Keyspace, Table
+from kvstore.mvcc.records import (
+    PREVIOUS_TOMBSTONE,
+    REVISION,
+    TOMBSTONE,
+    Damaged,
+    Head,
+    Record,
+    advance_links,
+    decode_head,
+    decode_record,
+    encode_head,
+    encode_record,
+    link,
+    seal,
+    unseal,
+)
+from kvstore.mvcc.state import StoreState, load_state, save_state
+from kvstore.pb.command_pb2 import MemberAttributes
+from kvstore.pb.mvccpb_pb2 import Event, KeyValue
+
+FIRST_REVISION: Final = 1
+"""The revision of an empty store, as in etcd; the first write makes it 2."""
+
+SLICE_S: Final = 0.002
+"""How long a sliced walk works before it lets other work run."""
+
+
+class WatchSink(Protocol):
+    """Who is told of changes. All calls come from inside ``apply`` and must be short."""
+
+    def notify(self, revision: int, events: Sequence[Event]) -> None:
+        """A revision was applied; ``events`` in the order inside it, without ``prev_kv``."""
+
+    def restored(self) -> None:
+        """All state was replaced by a snapshot."""
+
+    def compacted(self, revision: int) -> None:
+        """History before ``revision`` can no longer be read."""
+
+
+class Store:
+    """The multi-version store on one LMDB file.
+
+    Args:
+        path: the database file.
+
+    Raises:
+        StorageError: see ``Backend``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.watch_sink: WatchSink | None = None
+        self._pins = 0
+        self._main = 0
+        self._open()
+
+    def _open(self) -> None:
+        self.backend = Backend(self.path)
+        self.keyspace = Keyspace(self.backend.index, self.backend.long)
+        self._load()
+
+    def _load(self) -> None:
+        """Take everything that is kept in memory from the file."""
+        self.state: StoreState = load_state(self.backend)
+        self.uncommitted = 0
+        """Records written or removed since the last commit."""
+        self.dirty = False
+        """Whether anything changed since the last commit."""
+        self.written_bytes = 0
+        """Bytes of records written since the file was opened or went back."""
+        self._sub = 0
+        self._events: list[Event] = []
+
+    @property
+    def current_revision(self) -> int:
+        """The revision of the newest write; 1 in an empty store."""
+        return self.state.revision
+
+    @property
+    def compact_revision(self) -> int:
+        """The oldest revision that can be read; 0 before the first compaction."""
+        return max(self.state.compact_revision, 0)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether a sliced read is under way, so that nothing may be physically removed."""
+        return self._pins > 0
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def begin_write(self) -> None:
+        """Open the write of one command."""
+        self._main = self.state.revision + 1
+        self._sub = 0
+        self._events = []
+
+    @property
+    def write_revision(self) -> int:
+        """What an answer inside the open write reports: its revision once it changed something."""
+        return self._main if self._sub else self.state.revision
+
+    def end_write(self) -> int:
+        """Close the open write; return the revision to answer with."""
+        if self._sub:
+            self.state.revision = self._main
+            events = self._events
+            self._events = []
+            self._sub = 0
+            if self.watch_sink is not None:
+                self.watch_sink.notify(self._main, events)
+        return self.state.revision
+
+    def head(self, key: bytes) -> Head | None:
+        """Return what the index knows of ``key``: its newest record, which may be a tombstone."""
+        raw = self.keyspace.get(self.backend.txn, key)
+        return None if raw is None else decode_head(key, raw)
+
+    def put(self, key: bytes, value: bytes, lease: int, head: Head | None) -> None:
+        """Write one key in the open write.
+
+        Args:
+            head: what ``self.head(key)`` says now.
+        """
+        main = self._main
+        if head is None:
+            create, version, depth, links = main, 1, 1, b""
+            flags = previous_main = previous_sub = 0
+        else:
+            flags, previous_main, previous_sub, create, version, _, depth, links = head
+            depth += 1
+            if flags & TOMBSTONE:
+                create, version, flags = main, 1, PREVIOUS_TOMBSTONE
+            else:
+                version += 1
+        pair = KeyValue(
+            key=key,
+            create_revision=create,
+            mod_revision=main,
+            version=version,
+            value=value,
+            lease=lease,
+        )
+        self._append(key, flags, previous_main, previous_sub, links, depth, pair, 0)
+        if self.watch_sink is not None:
+            self._events.append(Event(kv=pair))
+
+    def delete(self, key: bytes, head: Head) -> None:
+        """Write the tombstone of one living key in the open write. ``head`` as for ``put``."""
+        pair = KeyValue(key=key, mod_revision=self._main)
+        self._append(
+            key, TOMBSTONE, head.main, head.sub, head.links, head.depth + 1, pair, TOMBSTONE
+        )
+        if self.watch_sink is not None:
+            self._events.append(Event(type=Event.DELETE, kv=pair))
+
+    def _append(
+        self,
+        key: bytes,
+        flags: int,
+        previous_main: int,
+        previous_sub: int,
+        links: bytes,
+        depth: int,
+        pair: KeyValue,
+        head_flags: int,
+    ) -> None:
+        """Write a record at the next place of the open write, and make it its key's newest."""
+        txn = self.backend.txn
+        sub = self._sub
+        name = REVISION.pack(self._main, sub)
+        own, links = advance_links(links, depth, name) if depth % 16 == 0 else (b"", links)
+        record = Record(flags, previous_main, previous_sub, own, pair.SerializeToString())
+        sealed = encode_record(name, record)
+        self.written_bytes += len(sealed)
+        if not txn.put(name, sealed, append=True, db=self.backend.revisions):
+            raise Damaged("revision", name, "a record is there already, or a later one")
+        head = Head(
+            head_flags,
+            self._main,
+            sub,
+            pair.create_revision,
+            pair.version,
+            pair.lease,
+            depth,
+            links,
+        )
+        self.keyspace.put(txn, key, encode_head(key, head))
+        self._sub = sub + 1
+        self.uncommitted += 1
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def record(self, main: int, sub: int) -> Record:
+        """Return a record that must be there.
+
+        Raises:
+            Damaged: it is missing or its checksum does not match.
+        """
+        name = REVISION.pack(main, sub)
+        sealed = self.backend.txn.get(name, db=self.backend.revisions)
+        if sealed is None:
+            raise Damaged("revision", name, "missing")
+        return decode_record(name, sealed)
+
+    def payload(self, key: bytes, head: Head) -> bytes:
+        """Return the marshalled KeyValue that a living head points to.
+
+        Raises:
+            Damaged: the record is missing, damaged, a tombstone, or another revision's.
+        """
+        record = self.record(head.main, head.sub)
+        if record.flags & TOMBSTONE:
+            raise Damaged("index", key, "a living key points to a tombstone")
+        return record.payload
+
+    def locate(self, head: Head, revision: int) -> tuple[int, int] | None:
+        """Return (main, sub) of the record that a key shows at ``revision``, or None.
+
+        ``revision`` is at least 1 and not compacted.
+        """
+        if head.main <= revision:
+            return None if head.flags & TOMBSTONE else (head.main, head.sub)
+        level = len(head.links) // REVISION.size
+        links = head.links
+        record: Record | None = None
+        while level:
+            far_main, far_sub = link(links, level)
+            if far_main > revision:
+                record = self.record(far_main, far_sub)
+                links = record.links
+            else:
+                level -= 1
+        if record is None:
+            record = self.record(head.main, head.sub)
+        while record.previous_main > revision:
+            record = self.record(record.previous_main, record.previous_sub)
+        if not record.previous_main or record.flags & PREVIOUS_TOMBSTONE:
+            return None
+        return record.previous_main, record.previous_sub
+
+    def visible(self, head: Head, revision: int) -> bytes | None:
+        """Return the marshalled KeyValue of a key as it was at ``revision``; None if it was not.
+
+        ``revision`` must not be compacted.
+        """
+        place = self.locate(head, revision)
+        return None if place is None else self.record(*place).payload
+
+    def history(
+        self, from_revision: int, key: bytes, range_end: bytes, max_revisions: int, to_revision: int
+    ) -> tuple[list[tuple[int, list[Event]]], int]:
+        """Read past events in slices: see ``kvstore.mvcc.history.history``."""
+        return history(self, from_revision, key, range_end, max_revisions, to_revision)
+
+    def get_at(self, key: bytes, revision: int) -> KeyValue | None:
+        """Return ``key`` as it was at ``revision``; None if it was not, or that is compacted.
+
+        Raises:
+            Damaged: what should be answered is damaged.
+        """
+        if revision < max(self.state.compact_revision, 1):
+            return None
+        head = self.head(key)
+        if head is None:
+            return None
+        payload = self.visible(head, revision)
+        return None if payload is None else KeyValue.FromString(payload)
+
+    def rows(self, table: Table, start: bytes) -> Iterator[tuple[bytes, bytes] | None]:
+        """Yield a table's raw (name, value) from ``start`` on, pausing as ``heads`` does."""
+        while True:
+            deadline = time.perf_counter() + SLICE_S
+            with self.backend.txn.cursor(db=table) as cursor:
+                if not cursor.set_range(start):
+                    return
+                for name, value in cursor.iternext():
+                    yield name, value
+                    if time.perf_counter() > deadline:
+                        start = name + b"\0"
+                        break
+                else:
+                    return
+            yield None
+
+    def heads(self, start: bytes, end: bytes | None) -> Iterator[tuple[bytes, Head] | None]:
+        """Yield (key, head) for each key of the index in [start, end), tombstones too, in order.
+
+        A None in between is a pause: only there other work may run, and the walk goes on behind
+        the last key whatever was written meanwhile. ``end`` None: to the last key.
+        """
+        scan = self.keyspace.scan
+        while True:
+            deadline = time.perf_counter() + SLICE_S
+            for key, raw in scan(self.backend.txn, start, end):
+                yield key, decode_head(key, raw)
+                if time.perf_counter() > deadline:
+                    start = key + b"\0"
+                    break
+            else:
+                return
+            yield None
+
+    def living(self, key: bytes, range_end: bytes) -> list[tuple[bytes, Head]]:
+        """Return the keys of a range that live now, without pausing. ``range_end`` as etcd's."""
+        if not range_end:
+            head = self.head(key)
+            return [] if head is None or head.flags & TOMBSTONE else [(key, head)]
+        return [
+            (name, head)
+            for name, raw in self.keyspace.scan(self.backend.txn, key, scan_end(range_end))
+            if not (head := decode_head(name, raw)).flags & TOMBSTONE
+        ]
+
+    @contextmanager
+    def pin(self) -> Iterator[None]:
+        """Hold back physical removal while a sliced read at a fixed revision is under way."""
+        self._pins += 1
+        try:
+            yield
+        finally:
+            self._pins -= 1
+
+    def compact(self, revision: int) -> Status | None:
+        """Refuse reads before ``revision`` from now on; ``compaction.sweep`` removes the rest.
+
+        Returns:
+            None, or why not: it is compacted already, or not there yet.
+        """
+        state = self.state
+        if revision <= state.compact_revision:
+            return COMPACTED
+        if revision > state.revision:
+            return FUTURE_REVISION
+        # What the last compaction kept at its own revision may have to go now.
+        start = (max(state.compact_revision, 0), 0)
+        if not state.sweeping or start < (state.sweep_main, state.sweep_sub):
+            state.sweep_main, state.sweep_sub = start
+        state.sweeping = True
+        state.compact_revision = revision
+        self.dirty = True
+        if self.watch_sink is not None:
+            self.watch_sink.compacted(revision)
+        return None
+
+    # -- members ---------------------------------------------------------------------------------
+
+    def set_member(self, attributes: MemberAttributes) -> None:
+        """Keep what a member says of itself."""
+        name = attributes.id.to_bytes(8, "big")
+        packed = attributes.SerializeToString(deterministic=True)
+        self.backend.txn.put(name, seal(name, packed), db=self.backend.members)
+        self.dirty = True
+
+    def members(self) -> list[MemberAttributes]:
+        """Return what the members said of themselves, in order of id.
+
+        Raises:
+            Damaged: a record is.
+        """
+        with self.backend.txn.cursor(db=self.backend.members) as cursor:
+            return [
+                MemberAttributes.FromString(unseal("member", name, sealed))
+                for name, sealed in cursor
+            ]
+
+    # -- durability ------------------------------------------------------------------------------
+
+    def set_position(self, position: Position) -> None:
+        """Record the last applied entry; written with the data by the next ``commit``."""
+        self.state.position = position
+        self.dirty = True
+
+    def touch(self) -> None:
+        """Note that ``state`` changed, so that the next ``commit`` writes it."""
+        self.dirty = True
+
+    def removed(self, found: bool) -> None:
+        """Count a record that was physically removed toward the next commit."""
+        self.uncommitted += found
+
+    def commit(self) -> None:
+        """Make everything applied so far durable, with its position.
+
+        Raises:
+            StorageError: the disk refused; the store is then unusable.
+        """
+        if not self.dirty:
+            return
+        save_state(self.backend, self.state)
+        self.backend.commit()
+        self.uncommitted = 0
+        self.dirty = False
+
+    def abort(self) -> None:
+        """Go back to the last commit."""
+        self.backend.abort()
+        self._load()
+
+    def replace_file(self, replacement: Path | None) -> None:
+        """Give up this store's file for another, atomically; None is an empty store.
+
+        A kill at any moment leaves the old file or the new one (or none: an empty store).
+
+        Raises:
+            StorageError: the new file cannot be opened.
+        """
+        self.backend.close()
+        if replacement is None:
+            self.path.unlink()
+        else:
+            replacement.replace(self.path)
+        sync_directory(self.path.parent)
+        self._open()
+
+    def close(self) -> None:
+        """Commit and close the file."""
+        self.commit()
+        self.backend.close()
+
+
+def scan_end(range_end: bytes) -> bytes | None:
+    """Turn etcd's ``range_end`` of a range into a scan's: ``\\0`` means to the last key."""
+    return None if range_end == b"\0" else range_end

@@ -1,0 +1,316 @@
+"""One kvstore member: everything put together, started and stopped in the right order.
+
+Start: lock the data directory, bind the client ports (a taken one must be told before anything
+runs), open the store, start the node, publish this member's name and client URLs through the log
+(which proves that the store has everything acknowledged before this start), then serve.
+
+Stop: end the calls, stop listening, stop the node, commit and close the store, unlock. In 2 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import socket
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import structlog
+
+from consensus.errors import ConsensusError, StorageError
+from consensus.node import Node
+from consensus.types import EngineStatus, Role
+from kvstore.compactor import AutoCompactor
+from kvstore.config import ServerConfig
+from kvstore.datadir import DataDirectory
+from kvstore.engines import build_engine
+from kvstore.identity import identify
+from kvstore.lease.expiry import LeaseExpiry
+from kvstore.listeners import Listeners, bind_urls
+from kvstore.loopmonitor import LoopMonitor
+from kvstore.machine import KVStateMachine
+from kvstore.metrics import ServerCollector, ServerStats, metrics_page
+from kvstore.pb import etcdserverpb_pb2 as pb
+from kvstore.pb.command_pb2 import Command, MemberAttributes
+from kvstore.rpc.absent import absent_methods
+from kvstore.rpc.app import FrontApp
+from kvstore.rpc.cluster import ClusterService
+from kvstore.rpc.context import ServerContext
+from kvstore.rpc.gateway import Gateway
+from kvstore.rpc.grpc_asgi import GrpcApp
+from kvstore.rpc.health import HealthService
+from kvstore.rpc.http import HttpEndpoints
+from kvstore.rpc.kv import KVService
+from kvstore.rpc.lease import LeaseService
+from kvstore.rpc.maintenance import MaintenanceService
+from kvstore.rpc.outcomes import status_of
+from kvstore.rpc.registry import Registry
+from kvstore.rpc.require_leader import LeaderGuard
+from kvstore.rpc.watch import WatchService
+from kvstore.watch import WatchHub
+
+log = structlog.get_logger(__name__)
+
+TICK_S: Final = 0.01
+"""How often the store is asked whether a commit or a slice of compaction is due."""
+
+PUBLISH_TIMEOUT_S: Final = 5.0
+RETRY_S: Final = 0.05
+PATIENCE_S: Final = 3.0
+"""After so many seconds of a start a person is told what it waits for."""
+
+GC_THRESHOLDS: Final = (50_000, 50, 1_000)
+"""Collections of young garbage stay short, and full ones rare: objects of a request die young."""
+
+
+class Server:
+    """One member of a kvstore cluster, in the running event loop.
+
+    Args:
+        config: its settings.
+    """
+
+    def __init__(self, config: ServerConfig) -> None:
+        self.config = config
+        self.identity = identify(config.initial_cluster, config.name, config.cluster_token)
+        self.monitor = LoopMonitor()
+        self.stats = ServerStats()
+        self.leader_guard = LeaderGuard(config.election_timeout_ms / 1000)
+        self.node: Node
+        self.machine: KVStateMachine
+        self.context: ServerContext
+        self.leases: LeaseExpiry
+        self.grpc: GrpcApp
+        self._gateway: Gateway | None = None
+        self._directory: DataDirectory | None = None
+        self._sockets: list[socket.socket] = []
+        self._listeners: list[Listeners] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._tick_timer: asyncio.TimerHandle | None = None
+        self._node_started = False
+
+    # -- life ------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start, and return when this member serves clients.
+
+        Raises:
+            StorageError: the data directory cannot be used.
+            ConfigError: an address cannot be used.
+        """
+        config = self.config
+        self._directory = DataDirectory(config.data_dir, self.identity, config.name)
+        client_sockets = self._bind(config.client_urls, "listen-client-urls")
+        metrics_sockets = self._bind(config.metrics_urls, "listen-metrics-urls")
+        self.machine = KVStateMachine(
+            self._directory.db,
+            quota_bytes=config.quota_bytes,
+            min_lease_ttl_s=math.ceil(1.5 * config.election_timeout_ms / 1000),
+        )
+        engine = build_engine(config, self._directory.engine)
+        self.node = Node(self.machine, engine, answer=self._answer)
+        self.leases = LeaseExpiry(
+            self.machine,
+            propose=self.node.propose,
+            confirm=self.node.read_index,
+            election_timeout_s=config.election_timeout_ms / 1000,
+        )
+        self.machine.lease_listener = self.leases
+        self.context = ServerContext(
+            self.node,
+            self.machine,
+            self.identity,
+            config.name,
+            request_timeout_s=config.request_timeout_s,
+            max_request_bytes=config.max_request_bytes,
+            max_txn_ops=config.max_txn_ops,
+        )
+        client_app, metrics_app = self._build_apps()
+        self._node_started = True
+        await self.node.start()
+        self._spawn(self._follow_status(), "status")
+        self._spawn(self.leases.run(), "lease expiry")
+        self._tick()
+        await self._publish()
+        for app, sockets in ((client_app, client_sockets), (metrics_app, metrics_sockets)):
+            if sockets:
+                listeners = Listeners(app, sockets, config.max_concurrent_streams)
+                self._listeners.append(listeners)
+                await listeners.start()
+        self._start_compactor()
+        self._settle_memory()
+        self.monitor.start()
+        log.info(
+            "ready to serve client requests",
+            name=config.name,
+            member_id=f"{self.identity.member_id:x}",
+            cluster_id=f"{self.identity.cluster_id:x}",
+            client_urls=[url.text for url in config.client_urls],
+            revision=self.machine.store.current_revision,
+        )
+
+    async def stop(self) -> None:
+        """Stop in order. Safe after a failed start, and twice."""
+        self.monitor.stop()
+        self.leader_guard.close()
+        if self._gateway is not None:
+            self._gateway.close()
+        if hasattr(self, "grpc"):
+            self.grpc.close()
+        await asyncio.gather(*(listeners.stop() for listeners in self._listeners))
+        self._listeners.clear()
+        for bound in self._sockets:
+            bound.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        if self._tick_timer is not None:
+            self._tick_timer.cancel()
+            self._tick_timer = None
+        if self._node_started:
+            await self.node.stop()
+        elif hasattr(self, "machine"):
+            self.machine.close()
+        self._node_started = False
+        if self._directory is not None:
+            self._directory.close()
+            self._directory = None
+
+    async def wait_halted(self) -> str:
+        """Wait until the node stops by itself; return why, for a person."""
+        return await self.node.wait_halted()
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _bind(self, urls: Any, flag: str) -> list[socket.socket]:
+        sockets = bind_urls(urls, flag)
+        self._sockets.extend(sockets)
+        return sockets
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.append(asyncio.create_task(work, name=name))
+
+    def _build_apps(self) -> tuple[FrontApp, FrontApp]:
+        """Return the applications of the client ports and of the metrics ports."""
+        config, context = self.config, self.context
+        assert self._directory is not None
+        hub = WatchHub(
+            self.machine.store, context.header, max_request_bytes=config.max_request_bytes
+        )
+        self.machine.watch_sink = hub
+        watch = WatchService(
+            hub, self.leader_guard, progress_interval_s=config.progress_notify_interval_s
+        )
+        registry = Registry(
+            (
+                *KVService(context).methods(),
+                *watch.methods(),
+                *LeaseService(context, self.leader_guard).methods(),
+                *ClusterService(context).methods(),
+                *MaintenanceService(context, self._directory.db).methods(),
+                *HealthService().methods(),
+                *absent_methods(),
+            )
+        )
+        self.grpc = GrpcApp(registry, config.max_request_bytes, status_of)
+        if config.gateway:
+            self._gateway = Gateway(registry, config.max_request_bytes, status_of)
+        collector = ServerCollector(context, registry, self.grpc.traffic, self.monitor, self.stats)
+        http = HttpEndpoints(context, metrics_page(collector))
+        front = FrontApp(
+            self.grpc, self._gateway, http, cors=config.cors, hosts=config.host_whitelist
+        )
+        return front, FrontApp(None, None, http, cors=config.cors, hosts=config.host_whitelist)
+
+    async def _follow_status(self) -> None:
+        """Keep the term of response headers, and say who leads."""
+        leader: str | None = None
+        async for status in self.node.watch_status():
+            self.context.saw_term(status.term)
+            self.leader_guard.observe(status)
+            self.leases.observe(status)
+            if status.leader != leader:
+                leader = status.leader
+                self._log_leader(status)
+
+    async def _answer(self, request: bytes) -> bytes:
+        """Answer another member's question to the leader."""
+        return await self.leases.answer(request)
+
+    def _log_leader(self, status: EngineStatus) -> None:
+        if status.leader is None:
+            log.warning("lost the leader", term=status.term)
+            return
+        self.stats.leader_changes += 1
+        log.info(
+            "leader elected",
+            leader=status.leader,
+            term=status.term,
+            this_member_leads=status.role is Role.LEADER,
+        )
+
+    def _tick(self) -> None:
+        """Let the store commit and compact, and come again."""
+        try:
+            self.machine.tick()
+        except StorageError as error:
+            self.node.halt(str(error))
+            return
+        self._tick_timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    async def _publish(self) -> None:
+        """Tell all members this one's name and client URLs; return once that is applied here.
+
+        Applying it proves that the store has everything that was acknowledged before this start.
+        """
+        attributes = MemberAttributes(
+            id=self.identity.member_id,
+            name=self.config.name,
+            client_urls=self.config.advertise_client_urls,
+        )
+        loop = asyncio.get_running_loop()
+        patience_ends = loop.time() + PATIENCE_S
+        while True:
+            try:
+                if attributes in self.machine.members():
+                    await self.node.read_index(PUBLISH_TIMEOUT_S)
+                    if attributes in self.machine.members():
+                        return
+                await self.node.propose(
+                    Command(member_attributes=attributes).SerializeToString(), PUBLISH_TIMEOUT_S
+                )
+                return
+            except ConsensusError as error:
+                if self.node.status().halted:
+                    raise
+                if loop.time() > patience_ends:
+                    patience_ends = float("inf")
+                    log.warning(
+                        "waiting for a majority of the members",
+                        members=list(self.identity.members),
+                        reason=str(error),
+                    )
+            await asyncio.sleep(RETRY_S)
+
+    def _start_compactor(self) -> None:
+        if not self.config.auto_compaction.enabled:
+            return
+
+        async def compact(revision: int) -> None:
+            await self.context.propose(Command(compaction=pb.CompactionRequest(revision=revision)))
+
+        compactor = AutoCompactor(
+            self.config.auto_compaction,
+            revision=lambda: self.machine.store.current_revision,
+            leads=lambda: self.node.status().engine.role is Role.LEADER,
+            compact=compact,
+        )
+        self._spawn(compactor.run(), "auto compaction")
+
+    def _settle_memory(self) -> None:
+        """What start-up made lives until the end: keep the collector from walking it again."""
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)

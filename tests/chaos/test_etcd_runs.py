@@ -1,0 +1,114 @@
+"""Whole runs against a real etcd: quiet where all is well, and loud where it is not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chaos.cell import CellOptions, run_cell
+from chaos.cluster.cluster import Cluster, ClusterFailed, ClusterOptions
+from chaos.cluster.targets.base import Launch, Layout, TargetUnavailable
+from chaos.cluster.targets.etcd import EtcdTarget
+from chaos.history.reader import read_history
+from chaos.nemesis.plan import FaultKind
+from chaos.verdict import Kind, Verdict
+from tests.interop import require_program, unavailable
+
+pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("chaos-clusters")]
+
+
+@pytest.fixture
+def target() -> EtcdTarget:
+    require_program("etcd")
+    found = EtcdTarget()
+    try:
+        found.check(frozenset())
+    except TargetUnavailable as error:
+        unavailable(str(error))
+    return found
+
+
+@pytest.mark.parametrize("proxy", ["toxid", "toxiproxy"])
+async def test_a_cluster_behind_either_proxy_server(
+    target: EtcdTarget, tmp_path: Path, proxy: str
+) -> None:
+    """The isolated leader stops serving, the others elect another, and healing brings it back."""
+    program = require_program("toxiproxy-server") if proxy == "toxiproxy" else None
+    cluster = Cluster(target, tmp_path, ClusterOptions(proxy_program=program))
+    async with cluster:
+        leader = await cluster.leader()
+        rest = [member for member in cluster.members if member != leader]
+        await cluster.partition([[leader], rest])
+        other = await cluster.leader(among=rest)
+        assert other != leader
+        assert not await cluster.serves(leader, 0.5)
+        assert await cluster.serves(other)
+        await cluster.mend()
+        await cluster.wait_serving(15.0)
+        await cluster.pause([other])
+        assert not await cluster.serves(other, 0.3)
+        await cluster.mend()
+        await cluster.wait_serving(15.0)
+
+
+async def test_a_member_that_cannot_start_is_told_with_its_log(
+    target: EtcdTarget, tmp_path: Path
+) -> None:
+    class Misled(EtcdTarget):
+        def launch(self, member: str, layout: Layout) -> Launch:
+            return Launch((*super().launch(member, layout).command, "--no-such-flag"))
+
+    cluster = Cluster(Misled(), tmp_path, ClusterOptions())
+    with pytest.raises(ClusterFailed, match="no-such-flag"):
+        await cluster.start()
+    await cluster.stop()
+    assert not any(process.running for process in cluster.processes.values())
+
+
+def test_chaos_run_with_a_killed_leader(target: EtcdTarget, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "chaos.cli", "run", "--target", "etcd", "--faults", "kill"),
+            *("--seconds", "3", "--seed", "11", "--out", str(tmp_path), "--json"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = json.loads(done.stdout)
+    assert document["verdict"] == "ok"
+    assert [cell["cell"] for cell in document["cells"]] == ["control", "kill"]
+    assert "--seed 11" in document["replay"]
+    control = read_history(tmp_path / "control" / "history.jsonl")
+    killed = read_history(tmp_path / "kill" / "history.jsonl")
+    assert not [fault for fault in control.faults if fault.kind != "heal"]
+    effect = next(fault for fault in killed.faults if fault.phase == "effect")
+    assert effect.kind == "proc.kill"
+    assert "exit code -9" in effect.evidence
+    assert len(killed.watches) == 3
+    assert not (tmp_path / "kill" / "data").exists()
+
+
+class ForgetfulEtcd(EtcdTarget):
+    """Members that start with an empty disk each time: acknowledged writes must get lost."""
+
+    def launch(self, member: str, layout: Layout) -> Launch:
+        forget = ("sh", "-c", 'rm -rf "$0" && exec "$@"', str(layout.data_directory(member)))
+        return Launch((*forget, *super().launch(member, layout).command))
+
+
+async def test_lost_disks_are_seen_and_losses_counted(target: EtcdTarget, tmp_path: Path) -> None:
+    options = CellOptions(target=ForgetfulEtcd(), faults=(FaultKind.KILL_ALL,), seconds=3.0, seed=1)
+    said: list[str] = []
+    result = await run_cell(options, tmp_path, said.append)
+    assert result.verdict is Verdict.VIOLATED
+    assert result.report.lost_writes > 50
+    assert result.unexpected[Kind.LOST_WRITE] == result.report.lost_writes
+    assert Kind.DUPLICATE_REVISION in result.report.counts
+    assert (tmp_path / "data").exists()
+    assert any("kill-all of all" in text for text in said)
