@@ -275,7 +275,7 @@ class Node:
         for item in batch:
             clock_ms = max(clock_ms, item.proposal.clock_ms)
             entries.append(Entry(item.term, item.index, clock_ms, item.proposal.command))
-        if entries[0].index <= self._applied.index:
+        if entries[0].index != self._applied.index + 1:
             self.halt(
                 f"the engine delivered index {entries[0].index} "
                 f"after index {self._applied.index} was applied"
@@ -365,6 +365,7 @@ class Node:
 
     async def _run_reads(self) -> None:
         """Serve the waiting reads, one ReadIndex at a time, until none waits."""
+        batch: asyncio.Future[None] | None = None
         try:
             while (batch := self._next_read) is not None:
                 self._next_read = None
@@ -380,10 +381,11 @@ class Node:
                         batch.set_result(None)
         finally:
             self._read_task = None
-            if (left := self._next_read) is not None and not left.done():
-                self._next_read = None
-                left.set_exception(Stopped("the node was stopped"))
-                left.exception()
+            left, self._next_read = self._next_read, None
+            for waiting in (batch, left):
+                if waiting is not None and not waiting.done():
+                    waiting.set_exception(Stopped("the node was stopped"))
+                    waiting.exception()
 
     def _wake_waiters(self) -> None:
         waiters = self._waiters

@@ -123,6 +123,10 @@ class ModelHost:
         """Not used in simulations, which have no event loop."""
         return self.answer_with(request)
 
+    def is_halted(self) -> bool:
+        """Whether the node stopped applying."""
+        return bool(self.halted)
+
     def halt(self, reason: str) -> None:
         """Remember why."""
         self.halted = reason

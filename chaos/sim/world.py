@@ -287,7 +287,7 @@ class World:
         self._count("compactions")
         position = member.host.position()
         if position.index:
-            driver.shorten(position.index)
+            driver.shorten_to_command(position.index)
             return
         for _ in driver.take_snapshot():
             pass
@@ -319,7 +319,7 @@ class World:
             return
         if self._wait_its_turn(member, lambda: self._receive(message)):
             return
-        self._note(message)
+        self._note(type(message).__name__, message.sender, message.receiver, message.term)
         member.driver.receive(message)
         self._pump(member)
 
@@ -412,7 +412,7 @@ class World:
         identity = item.proposal.id
         member = self.members[node]
         if self._names[identity.member] == node and identity.incarnation == member.incarnation:
-            self.promises.acknowledged[identity] = item.index
+            self.promises.told_applied(identity, item.index)
             self._count("acknowledged")
 
     def dropped(self, node: str, proposal: ProposalId, error: ConsensusError) -> None:

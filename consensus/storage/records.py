@@ -24,7 +24,7 @@ HEADER: Final = struct.Struct("<IIB")
 _PREFIX: Final = struct.Struct("<IB")
 _ENTRY: Final = struct.Struct("<QQB")
 _HARD_STATE: Final = struct.Struct("<QQ")
-_BASE: Final = struct.Struct("<QQ")
+_BASE: Final = struct.Struct("<QQQ")
 
 RECORD_BYTES_MAX: Final = 256 * 1024 * 1024
 """A longer length is damage, not a record: nothing that large is ever written."""
@@ -42,11 +42,13 @@ class RecordKind(enum.IntEnum):
 class Base:
     """The log continues after this index and term; who is in the group then.
 
-    ``configuration`` is empty only at index 0, where the group's first one is not in any log.
+    ``command_index`` counts the commands among the entries up to it. ``configuration`` is empty
+    only at index 0, where the group's first one is not in any log.
     """
 
     index: int
     term: int
+    command_index: int = 0
     configuration: bytes = b""
 
 
@@ -70,7 +72,8 @@ def encode(record: Record) -> bytes:
             body = _HARD_STATE.pack(record.term, record.commit_index) + voted_for
         case Base():
             kind = RecordKind.BASE
-            body = _BASE.pack(record.index, record.term) + record.configuration
+            body = _BASE.pack(record.index, record.term, record.command_index)
+            body += record.configuration
     rest = _PREFIX.pack(len(body), kind) + body
     return crc32c(rest).to_bytes(4, "little") + rest
 
@@ -88,6 +91,6 @@ def decode_body(kind: int, body: bytes) -> Record:
         term, commit_index = _HARD_STATE.unpack_from(body)
         return HardState(term, body[_HARD_STATE.size :].decode() or None, commit_index)
     if kind == RecordKind.BASE:
-        index, term = _BASE.unpack_from(body)
-        return Base(index, term, body[_BASE.size :])
+        index, term, command_index = _BASE.unpack_from(body)
+        return Base(index, term, command_index, body[_BASE.size :])
     raise ValueError(f"record kind {kind} is unknown to this version")

@@ -1,6 +1,6 @@
 """Snapshot files: written aside, checked, and put in place in one step.
 
-    magic, version, group, length of meta, meta (JSON: index, term, clock_ms, configuration)
+    magic, version, group, length of meta, meta (JSON)
     data
     sha256 of everything before it
 
@@ -35,9 +35,10 @@ _TEMPORARY: Final = re.compile(r"\.tmp$")
 
 @attrs.frozen(slots=True)
 class StoredMeta:
-    """Where a stored snapshot stands, and the log's clock there."""
+    """Where a stored snapshot stands, in entries and in commands, and the log's clock there."""
 
     raft: SnapshotMeta
+    command_index: int
     clock_ms: int
 
 
@@ -56,6 +57,7 @@ class SnapshotWriter:
             {
                 "index": meta.raft.index,
                 "term": meta.raft.term,
+                "command_index": meta.command_index,
                 "clock_ms": meta.clock_ms,
                 "configuration": meta.raft.configuration.encode().decode(),
             },
@@ -161,7 +163,7 @@ class SnapshotStore:
             file.close()
         configuration = Configuration.decode(fields["configuration"].encode())
         raft = SnapshotMeta(fields["index"], fields["term"], configuration)
-        return StoredMeta(raft, fields["clock_ms"])
+        return StoredMeta(raft, fields["command_index"], fields["clock_ms"])
 
     def _meta_length(self, file: File, name: str) -> int:
         head = file.read(0, _HEAD.size)

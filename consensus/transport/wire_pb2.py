@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63onsensus/transport/wire.proto\x12\x08raftyard\"\xab\x01\n\x05Hello\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\r\x12\x0e\n\x06sender\x18\x04 \x01(\t\x12\x10\n\x08receiver\x18\x05 \x01(\t\x12(\n\x07purpose\x18\x06 \x01(\x0e\x32\x17.raftyard.Hello.Purpose\"%\n\x07Purpose\x12\x0c\n\x08MESSAGES\x10\x00\x12\x0c\n\x08SNAPSHOT\x10\x01\"\x1a\n\x07Welcome\x12\x0f\n\x07refusal\x18\x01 \x01(\t\"@\n\x05\x45ntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0c\n\x04kind\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"P\n\x08Snapshot\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x15\n\rconfiguration\x18\x03 \x01(\x0c\x12\x10\n\x08\x63lock_ms\x18\x04 \x01(\x04\"\x85\x07\n\x08\x45nvelope\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12%\n\x08pre_vote\x18\x02 \x01(\x0b\x32\x11.raftyard.PreVoteH\x00\x12+\n\x11pre_vote_response\x18\x03 \x01(\x0b\x32\x0e.raftyard.VoteH\x00\x12-\n\x0crequest_vote\x18\x04 \x01(\x0b\x32\x15.raftyard.RequestVoteH\x00\x12/\n\x15request_vote_response\x18\x05 \x01(\x0b\x32\x0e.raftyard.VoteH\x00\x12\x31\n\x0e\x61ppend_entries\x18\x06 \x01(\x0b\x32\x17.raftyard.AppendEntriesH\x00\x12\x42\n\x17\x61ppend_entries_response\x18\x07 \x01(\x0b\x32\x1f.raftyard.AppendEntriesResponseH\x00\x12(\n\theartbeat\x18\x08 \x01(\x0b\x32\x13.raftyard.HeartbeatH\x00\x12\x39\n\x12heartbeat_response\x18\t \x01(\x0b\x32\x1b.raftyard.HeartbeatResponseH\x00\x12+\n\x0btimeout_now\x18\n \x01(\x0b\x32\x14.raftyard.TimeoutNowH\x00\x12$\n\x07propose\x18\x0b \x01(\x0b\x32\x11.raftyard.ProposeH\x00\x12\x35\n\x10propose_rejected\x18\x0c \x01(\x0b\x32\x19.raftyard.ProposeRejectedH\x00\x12)\n\nread_index\x18\r \x01(\x0b\x32\x13.raftyard.ReadIndexH\x00\x12:\n\x13read_index_response\x18\x0e \x01(\x0b\x32\x1b.raftyard.ReadIndexResponseH\x00\x12\x1c\n\x03\x61sk\x18\x0f \x01(\x0b\x32\r.raftyard.AskH\x00\x12\"\n\x06\x61nswer\x18\x10 \x01(\x0b\x32\x10.raftyard.AnswerH\x00\x12 \n\x05hello\x18\x11 \x01(\x0b\x32\x0f.raftyard.HelloH\x00\x12$\n\x07welcome\x18\x12 \x01(\x0b\x32\x11.raftyard.WelcomeH\x00\x12&\n\x08snapshot\x18\x13 \x01(\x0b\x32\x12.raftyard.SnapshotH\x00\x12\x18\n\x0esnapshot_chunk\x18\x14 \x01(\x0cH\x00\x12\x16\n\x0csnapshot_end\x18\x15 \x01(\x0cH\x00\x42\x06\n\x04\x62ody\"8\n\x07PreVote\x12\x16\n\x0elast_log_index\x18\x01 \x01(\x04\x12\x15\n\rlast_log_term\x18\x02 \x01(\x04\"N\n\x0bRequestVote\x12\x16\n\x0elast_log_index\x18\x01 \x01(\x04\x12\x15\n\rlast_log_term\x18\x02 \x01(\x04\x12\x10\n\x08transfer\x18\x03 \x01(\x08\"\x17\n\x04Vote\x12\x0f\n\x07granted\x18\x01 \x01(\x08\"w\n\rAppendEntries\x12\x16\n\x0eprev_log_index\x18\x01 \x01(\x04\x12\x15\n\rprev_log_term\x18\x02 \x01(\x04\x12 \n\x07\x65ntries\x18\x03 \x03(\x0b\x32\x0f.raftyard.Entry\x12\x15\n\rleader_commit\x18\x04 \x01(\x04\"\x84\x01\n\x15\x41ppendEntriesResponse\x12\x0f\n\x07success\x18\x01 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x02 \x01(\x04\x12\x16\n\x0erejected_index\x18\x03 \x01(\x04\x12\x16\n\x0e\x63onflict_index\x18\x04 \x01(\x04\x12\x15\n\rconflict_term\x18\x05 \x01(\x04\"1\n\tHeartbeat\x12\x15\n\rleader_commit\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\x04\"\"\n\x11HeartbeatResponse\x12\r\n\x05round\x18\x01 \x01(\x04\"\x0c\n\nTimeoutNow\",\n\x07Propose\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x10\n\x08\x63ommands\x18\x02 \x03(\x0c\"\"\n\x0fProposeRejected\x12\x0f\n\x07request\x18\x01 \x01(\x04\"\x1c\n\tReadIndex\x12\x0f\n\x07request\x18\x01 \x01(\x04\"3\n\x11ReadIndexResponse\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\"&\n\x03\x41sk\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0f\n\x07request\x18\x02 \x01(\x0c\"O\n\x06\x41nswer\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x10\n\x08response\x18\x02 \x01(\x0c\x12\x12\n\nnot_leader\x18\x03 \x01(\x08\x12\x0f\n\x07\x66\x61ilure\x18\x04 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63onsensus/transport/wire.proto\x12\x08raftyard\"\xab\x01\n\x05Hello\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\r\x12\x0e\n\x06sender\x18\x04 \x01(\t\x12\x10\n\x08receiver\x18\x05 \x01(\t\x12(\n\x07purpose\x18\x06 \x01(\x0e\x32\x17.raftyard.Hello.Purpose\"%\n\x07Purpose\x12\x0c\n\x08MESSAGES\x10\x00\x12\x0c\n\x08SNAPSHOT\x10\x01\"\x1a\n\x07Welcome\x12\x0f\n\x07refusal\x18\x01 \x01(\t\"@\n\x05\x45ntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0c\n\x04kind\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"g\n\x08Snapshot\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x15\n\rconfiguration\x18\x03 \x01(\x0c\x12\x10\n\x08\x63lock_ms\x18\x04 \x01(\x04\x12\x15\n\rcommand_index\x18\x05 \x01(\x04\"\x85\x07\n\x08\x45nvelope\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12%\n\x08pre_vote\x18\x02 \x01(\x0b\x32\x11.raftyard.PreVoteH\x00\x12+\n\x11pre_vote_response\x18\x03 \x01(\x0b\x32\x0e.raftyard.VoteH\x00\x12-\n\x0crequest_vote\x18\x04 \x01(\x0b\x32\x15.raftyard.RequestVoteH\x00\x12/\n\x15request_vote_response\x18\x05 \x01(\x0b\x32\x0e.raftyard.VoteH\x00\x12\x31\n\x0e\x61ppend_entries\x18\x06 \x01(\x0b\x32\x17.raftyard.AppendEntriesH\x00\x12\x42\n\x17\x61ppend_entries_response\x18\x07 \x01(\x0b\x32\x1f.raftyard.AppendEntriesResponseH\x00\x12(\n\theartbeat\x18\x08 \x01(\x0b\x32\x13.raftyard.HeartbeatH\x00\x12\x39\n\x12heartbeat_response\x18\t \x01(\x0b\x32\x1b.raftyard.HeartbeatResponseH\x00\x12+\n\x0btimeout_now\x18\n \x01(\x0b\x32\x14.raftyard.TimeoutNowH\x00\x12$\n\x07propose\x18\x0b \x01(\x0b\x32\x11.raftyard.ProposeH\x00\x12\x35\n\x10propose_rejected\x18\x0c \x01(\x0b\x32\x19.raftyard.ProposeRejectedH\x00\x12)\n\nread_index\x18\r \x01(\x0b\x32\x13.raftyard.ReadIndexH\x00\x12:\n\x13read_index_response\x18\x0e \x01(\x0b\x32\x1b.raftyard.ReadIndexResponseH\x00\x12\x1c\n\x03\x61sk\x18\x0f \x01(\x0b\x32\r.raftyard.AskH\x00\x12\"\n\x06\x61nswer\x18\x10 \x01(\x0b\x32\x10.raftyard.AnswerH\x00\x12 \n\x05hello\x18\x11 \x01(\x0b\x32\x0f.raftyard.HelloH\x00\x12$\n\x07welcome\x18\x12 \x01(\x0b\x32\x11.raftyard.WelcomeH\x00\x12&\n\x08snapshot\x18\x13 \x01(\x0b\x32\x12.raftyard.SnapshotH\x00\x12\x18\n\x0esnapshot_chunk\x18\x14 \x01(\x0cH\x00\x12\x16\n\x0csnapshot_end\x18\x15 \x01(\x0cH\x00\x42\x06\n\x04\x62ody\"8\n\x07PreVote\x12\x16\n\x0elast_log_index\x18\x01 \x01(\x04\x12\x15\n\rlast_log_term\x18\x02 \x01(\x04\"N\n\x0bRequestVote\x12\x16\n\x0elast_log_index\x18\x01 \x01(\x04\x12\x15\n\rlast_log_term\x18\x02 \x01(\x04\x12\x10\n\x08transfer\x18\x03 \x01(\x08\"\x17\n\x04Vote\x12\x0f\n\x07granted\x18\x01 \x01(\x08\"w\n\rAppendEntries\x12\x16\n\x0eprev_log_index\x18\x01 \x01(\x04\x12\x15\n\rprev_log_term\x18\x02 \x01(\x04\x12 \n\x07\x65ntries\x18\x03 \x03(\x0b\x32\x0f.raftyard.Entry\x12\x15\n\rleader_commit\x18\x04 \x01(\x04\"\x84\x01\n\x15\x41ppendEntriesResponse\x12\x0f\n\x07success\x18\x01 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x02 \x01(\x04\x12\x16\n\x0erejected_index\x18\x03 \x01(\x04\x12\x16\n\x0e\x63onflict_index\x18\x04 \x01(\x04\x12\x15\n\rconflict_term\x18\x05 \x01(\x04\"1\n\tHeartbeat\x12\x15\n\rleader_commit\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\x04\"\"\n\x11HeartbeatResponse\x12\r\n\x05round\x18\x01 \x01(\x04\"\x0c\n\nTimeoutNow\",\n\x07Propose\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\x10\n\x08\x63ommands\x18\x02 \x03(\x0c\"\"\n\x0fProposeRejected\x12\x0f\n\x07request\x18\x01 \x01(\x04\"\x1c\n\tReadIndex\x12\x0f\n\x07request\x18\x01 \x01(\x04\"3\n\x11ReadIndexResponse\x12\x0f\n\x07request\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\"&\n\x03\x41sk\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0f\n\x07request\x18\x02 \x01(\x0c\"O\n\x06\x41nswer\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x10\n\x08response\x18\x02 \x01(\x0c\x12\x12\n\nnot_leader\x18\x03 \x01(\x08\x12\x0f\n\x07\x66\x61ilure\x18\x04 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,35 +40,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENTRY']._serialized_start=246
   _globals['_ENTRY']._serialized_end=310
   _globals['_SNAPSHOT']._serialized_start=312
-  _globals['_SNAPSHOT']._serialized_end=392
-  _globals['_ENVELOPE']._serialized_start=395
-  _globals['_ENVELOPE']._serialized_end=1296
-  _globals['_PREVOTE']._serialized_start=1298
-  _globals['_PREVOTE']._serialized_end=1354
-  _globals['_REQUESTVOTE']._serialized_start=1356
-  _globals['_REQUESTVOTE']._serialized_end=1434
-  _globals['_VOTE']._serialized_start=1436
-  _globals['_VOTE']._serialized_end=1459
-  _globals['_APPENDENTRIES']._serialized_start=1461
-  _globals['_APPENDENTRIES']._serialized_end=1580
-  _globals['_APPENDENTRIESRESPONSE']._serialized_start=1583
-  _globals['_APPENDENTRIESRESPONSE']._serialized_end=1715
-  _globals['_HEARTBEAT']._serialized_start=1717
-  _globals['_HEARTBEAT']._serialized_end=1766
-  _globals['_HEARTBEATRESPONSE']._serialized_start=1768
-  _globals['_HEARTBEATRESPONSE']._serialized_end=1802
-  _globals['_TIMEOUTNOW']._serialized_start=1804
-  _globals['_TIMEOUTNOW']._serialized_end=1816
-  _globals['_PROPOSE']._serialized_start=1818
-  _globals['_PROPOSE']._serialized_end=1862
-  _globals['_PROPOSEREJECTED']._serialized_start=1864
-  _globals['_PROPOSEREJECTED']._serialized_end=1898
-  _globals['_READINDEX']._serialized_start=1900
-  _globals['_READINDEX']._serialized_end=1928
-  _globals['_READINDEXRESPONSE']._serialized_start=1930
-  _globals['_READINDEXRESPONSE']._serialized_end=1981
-  _globals['_ASK']._serialized_start=1983
-  _globals['_ASK']._serialized_end=2021
-  _globals['_ANSWER']._serialized_start=2023
-  _globals['_ANSWER']._serialized_end=2102
+  _globals['_SNAPSHOT']._serialized_end=415
+  _globals['_ENVELOPE']._serialized_start=418
+  _globals['_ENVELOPE']._serialized_end=1319
+  _globals['_PREVOTE']._serialized_start=1321
+  _globals['_PREVOTE']._serialized_end=1377
+  _globals['_REQUESTVOTE']._serialized_start=1379
+  _globals['_REQUESTVOTE']._serialized_end=1457
+  _globals['_VOTE']._serialized_start=1459
+  _globals['_VOTE']._serialized_end=1482
+  _globals['_APPENDENTRIES']._serialized_start=1484
+  _globals['_APPENDENTRIES']._serialized_end=1603
+  _globals['_APPENDENTRIESRESPONSE']._serialized_start=1606
+  _globals['_APPENDENTRIESRESPONSE']._serialized_end=1738
+  _globals['_HEARTBEAT']._serialized_start=1740
+  _globals['_HEARTBEAT']._serialized_end=1789
+  _globals['_HEARTBEATRESPONSE']._serialized_start=1791
+  _globals['_HEARTBEATRESPONSE']._serialized_end=1825
+  _globals['_TIMEOUTNOW']._serialized_start=1827
+  _globals['_TIMEOUTNOW']._serialized_end=1839
+  _globals['_PROPOSE']._serialized_start=1841
+  _globals['_PROPOSE']._serialized_end=1885
+  _globals['_PROPOSEREJECTED']._serialized_start=1887
+  _globals['_PROPOSEREJECTED']._serialized_end=1921
+  _globals['_READINDEX']._serialized_start=1923
+  _globals['_READINDEX']._serialized_end=1951
+  _globals['_READINDEXRESPONSE']._serialized_start=1953
+  _globals['_READINDEXRESPONSE']._serialized_end=2004
+  _globals['_ASK']._serialized_start=2006
+  _globals['_ASK']._serialized_end=2044
+  _globals['_ANSWER']._serialized_start=2046
+  _globals['_ANSWER']._serialized_end=2125
 # @@protoc_insertion_point(module_scope)

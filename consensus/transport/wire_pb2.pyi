@@ -48,16 +48,18 @@ class Entry(_message.Message):
     def __init__(self, index: _Optional[int] = ..., term: _Optional[int] = ..., kind: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("index", "term", "configuration", "clock_ms")
+    __slots__ = ("index", "term", "configuration", "clock_ms", "command_index")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
     CLOCK_MS_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_INDEX_FIELD_NUMBER: _ClassVar[int]
     index: int
     term: int
     configuration: bytes
     clock_ms: int
-    def __init__(self, index: _Optional[int] = ..., term: _Optional[int] = ..., configuration: _Optional[bytes] = ..., clock_ms: _Optional[int] = ...) -> None: ...
+    command_index: int
+    def __init__(self, index: _Optional[int] = ..., term: _Optional[int] = ..., configuration: _Optional[bytes] = ..., clock_ms: _Optional[int] = ..., command_index: _Optional[int] = ...) -> None: ...
 
 class Envelope(_message.Message):
     __slots__ = ("term", "pre_vote", "pre_vote_response", "request_vote", "request_vote_response", "append_entries", "append_entries_response", "heartbeat", "heartbeat_response", "timeout_now", "propose", "propose_rejected", "read_index", "read_index_response", "ask", "answer", "hello", "welcome", "snapshot", "snapshot_chunk", "snapshot_end")

@@ -22,6 +22,7 @@ from typing import Final
 import attrs
 
 from consensus.engine import EngineHost
+from consensus.engines.native.commands import CommandIndex
 from consensus.errors import (
     ConsensusError,
     NotLeader,
@@ -127,7 +128,7 @@ class Driver:
             RaftLog(base, entries),
             recovered.hard_state,
             prng,
-            applied_index=self._delivered.index,
+            applied_index=self._numbers.place_of(self._delivered.index),
         )
         self._clock_ms = self._delivered.clock_ms
         self._pumping = False
@@ -229,7 +230,7 @@ class Driver:
     def take_snapshot(self) -> Iterator[None]:
         """Write a snapshot file of the machine in steps, then shorten the log."""
         position, frozen = self._host.snapshot()
-        if position.index <= self.core.log.snapshot.index:
+        if position.index <= self._numbers.command_at(self.core.log.snapshot.index):
             frozen.release()
             return
         meta = self._meta_at(position)
@@ -247,18 +248,21 @@ class Driver:
             frozen.release()
             if not finished:
                 writer.abort()
-        self.shorten(meta.raft.index)
+        self.shorten_to_command(position.index)
 
-    def shorten(self, covered_index: int) -> None:
+    def shorten_to_command(self, covered_command: int) -> None:
         """Drop entries that the machine on disk (or a snapshot file) no longer needs."""
-        index = min(covered_index, self.core.applied_index - self._catch_up_entries)
-        if index <= self.core.log.snapshot.index:
+        keep_from = self._delivered.index - self._catch_up_entries
+        command = min(covered_command, keep_from)
+        if command <= self._numbers.command_at(self.core.log.snapshot.index):
             return
-        self.core.compact(index)
-        meta = self.core.log.snapshot
-        self._wal.append([_base_of(meta), self.core.hard_state])
-        self._wal.release_before(index)
-        self.snapshots.remove_before(covered_index)
+        place = self._numbers.place_of(command)
+        covered_place = self._numbers.place_of(covered_command)
+        meta = self.core.compact(place)
+        self._numbers.rebase(place)
+        self._wal.append([_base_of(meta, command), self.core.hard_state])
+        self._wal.release_before(place)
+        self.snapshots.remove_before(covered_place)
 
     def outgoing_snapshot(self) -> tuple[StoredMeta, Iterator[bytes], Callable[[], None]]:
         """Freeze the machine for a member that is behind: where it stands, its data, release."""
@@ -275,24 +279,26 @@ class Driver:
         base = recovered.base
         if stored is not None and stored.raft.index > recovered.last_index:
             # A snapshot was received and the crash came before the log made way for it.
-            base = _base_of(stored.raft)
+            base = _base_of(stored.raft, stored.command_index)
             self._wal.start_over(base, recovered.hard_state)
             recovered.entries.clear()
             recovered.base = base
+        self._numbers = CommandIndex(base.index, base.command_index)
+        self._numbers.append(recovered.entries)
         if position.index and not self._confirmed(position, recovered):
             self._host.discard(
                 f"the machine stands at index {position.index} of term {position.term}, which "
                 f"this log (from {base.index} to {recovered.last_index}) does not confirm"
             )
             position = Position()
-        if position.index < base.index:
+        if position.index < base.command_index:
             if stored is None or stored.raft.index < base.index:
                 raise StorageError(
                     f"the log begins after index {base.index}, and neither the machine nor a "
                     "snapshot file reaches that far: remove this member and add it again"
                 )
             position = Position(
-                stored.raft.index, stored.raft.term, stored.clock_ms, self._group_id
+                stored.command_index, stored.raft.term, stored.clock_ms, self._group_id
             )
             for _ in self._host.restore_steps(position, self.snapshots.chunks(stored.raft)):
                 pass
@@ -303,9 +309,9 @@ class Driver:
     def _confirmed(self, position: Position, recovered: Recovered) -> bool:
         if position.group_id != self._group_id:
             return False
-        if position.index == recovered.base.index:
+        if position.index == recovered.base.command_index:
             return position.term == recovered.base.term
-        offset = position.index - recovered.base.index - 1
+        offset = self._numbers.place_of(position.index) - recovered.base.index - 1
         if not 0 <= offset < len(recovered.entries):
             return False
         return recovered.entries[offset].term == position.term
@@ -322,6 +328,7 @@ class Driver:
             records.extend(ready.entries)
             if records:
                 self._wal.append(records)
+            self._numbers.append(ready.entries)
             self.core.persisted(ready.number)
         for message in ready.messages_after_persist:
             self._send(message)
@@ -344,10 +351,12 @@ class Driver:
     def _apply(self, entries: Iterable[LogEntry]) -> None:
         batch = []
         last: LogEntry | None = None
+        number = self._delivered.index
         for entry in entries:
             last = entry
             if entry.kind is EntryKind.COMMAND:
-                batch.append(Committed(entry.term, entry.index, decode_proposal(entry.data)))
+                number += 1
+                batch.append(Committed(entry.term, number, decode_proposal(entry.data)))
         if last is None:
             return
         if batch:
@@ -379,8 +388,9 @@ class Driver:
         stored = self._incoming
         if stored is None or stored.raft != snapshot:
             raise StorageError(f"the data of the snapshot at index {snapshot.index} is missing")
-        self._wal.start_over(_base_of(snapshot), self.core.hard_state)
-        position = Position(snapshot.index, snapshot.term, stored.clock_ms, self._group_id)
+        self._wal.start_over(_base_of(snapshot, stored.command_index), self.core.hard_state)
+        self._numbers = CommandIndex(snapshot.index, stored.command_index)
+        position = Position(stored.command_index, snapshot.term, stored.clock_ms, self._group_id)
         for _ in self._host.restore_steps(position, self.snapshots.chunks(snapshot)):
             pass
         self._delivered = position
@@ -412,9 +422,10 @@ class Driver:
         self._confirmed_reads = waiting
 
     def _meta_at(self, position: Position) -> StoredMeta:
-        configuration = configuration_at(self.core, position.index)
+        place = self._numbers.place_of(position.index)
+        configuration = configuration_at(self.core, place)
         return StoredMeta(
-            SnapshotMeta(position.index, position.term, configuration), position.clock_ms
+            SnapshotMeta(place, position.term, configuration), position.index, position.clock_ms
         )
 
     def _drop(self, proposals: Sequence[Proposal], error: ConsensusError) -> None:
@@ -422,5 +433,5 @@ class Driver:
             self._host.dropped(proposal.id, error)
 
 
-def _base_of(meta: SnapshotMeta) -> Base:
-    return Base(meta.index, meta.term, meta.configuration.encode())
+def _base_of(meta: SnapshotMeta, command_index: int) -> Base:
+    return Base(meta.index, meta.term, command_index, meta.configuration.encode())

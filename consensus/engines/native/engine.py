@@ -291,7 +291,11 @@ class NativeEngine(Engine):
         """Write a peer's snapshot aside, then give it to the core."""
         driver = self._running()
         configuration = Configuration.decode(header.configuration)
-        meta = StoredMeta(SnapshotMeta(header.index, header.term, configuration), header.clock_ms)
+        meta = StoredMeta(
+            SnapshotMeta(header.index, header.term, configuration),
+            header.command_index,
+            header.clock_ms,
+        )
         if header.index <= driver.core.commit_index:
             raise ConfigError(f"already at index {driver.core.commit_index}")
         writer = driver.snapshots.writer(meta)
@@ -329,6 +333,9 @@ class NativeEngine(Engine):
             return
         try:
             self._driver.pump()
+            if self._host is not None and self._host.is_halted():
+                self._leave()
+                return
             if self._driver.wants_compaction:
                 self._compact()
         except (StorageError, InvariantViolated) as error:
@@ -368,6 +375,7 @@ class NativeEngine(Engine):
                     term=meta.raft.term,
                     configuration=meta.raft.configuration.encode(),
                     clock_ms=meta.clock_ms,
+                    command_index=meta.command_index,
                 )
                 await self._transport.send_snapshot(peer, driver.core.term, header, chunks)
                 arrived = True
@@ -437,7 +445,7 @@ class NativeEngine(Engine):
             return
         position = self._host.position()
         if position.index:
-            driver.shorten(position.index)
+            driver.shorten_to_command(position.index)
             return
         self._snapshot_task = self._spawn(self._write_snapshot(driver))
 
@@ -466,6 +474,10 @@ class NativeEngine(Engine):
     def _halt(self, reason: str) -> None:
         if self._host is not None:
             self._host.halt(reason)
+        self._leave()
+
+    def _leave(self) -> None:
+        """Take no further part: the others must be able to go on without this member."""
         if self._driver is not None:
             self._driver.close()
             self._driver = None
