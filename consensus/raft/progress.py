@@ -103,7 +103,7 @@ class Progress:
                 return False
             self.become_probe()
             return True
-        if rejected_index != self.next_index - 1:
+        if self.state is ProgressState.SNAPSHOT or rejected_index != self.next_index - 1:
             return False
         self.next_index = max(min(rejected_index, try_index + 1), self.match_index + 1)
         self.probe_sent = False
@@ -112,7 +112,7 @@ class Progress:
     def heard(self) -> None:
         """The member answered a heartbeat: a lost message must not pause it for ever."""
         self.probe_sent = False
-        if self.state is ProgressState.REPLICATE and len(self._inflight) >= self._messages_max:
+        if self.state is ProgressState.REPLICATE and self.paused:
             self._inflight_bytes -= self._inflight.popleft()[1]
 
     def _enter(self, state: ProgressState) -> None:

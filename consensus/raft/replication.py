@@ -346,8 +346,6 @@ def _handle_rejection(core: Core, progress: Progress, message: AppendEntriesResp
         # Where both skip a whole term at once, divergence is found in a round trip per term.
         try_index = core.log.last_index_not_above(message.conflict_index, message.conflict_term)
     if progress.rejected(message.rejected_index, try_index):
-        if progress.state is ProgressState.PROBE and progress.next_index > try_index + 1:
-            progress.next_index = max(progress.match_index, try_index) + 1
         send_append(core, message.sender)
 
 
