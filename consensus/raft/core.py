@@ -98,6 +98,7 @@ class Core:
         self.read_queue = reads.ReadQueue()
         self.seen_proposals = SeenProposals()
         self.transfer_target: NodeId | None = None
+        self.lease_forfeited = False
         self.uncommitted_bytes = 0
 
         self.now_ticks = 0
@@ -218,6 +219,7 @@ class Core:
         if target == self.node_id or not self.configuration.is_voter(target):
             raise ProposalDropped(f"{target!r} is not another voter of this group")
         self.transfer_target = target
+        self.lease_forfeited = True
         self.election_elapsed = 0
         replication.continue_transfer(self)
 

@@ -156,12 +156,13 @@ def round_acknowledged(core: Core) -> None:
 def lease_valid(core: Core, drift_ticks: int = 1) -> bool:
     """Whether a leader may answer from its own state without a round.
 
-    Check it *after* the read, not before: time passes between the two. Never valid while
-    leadership is being handed over, since the successor need not wait.
+    Check it *after* the read, not before: time passes between the two. Never valid again in a term
+    in which leadership was offered to another: a successor need not wait, and the word to take over
+    may still be under way after the hand-over was given up.
     """
     return (
         core.is_leader
-        and core.transfer_target is None
+        and not core.lease_forfeited
         and _own_term_committed(core)
         and core.now_ticks + drift_ticks < core.read_queue.lease_until_tick
     )

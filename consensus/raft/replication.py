@@ -42,6 +42,7 @@ def become_leader(core: Core) -> None:
     core.election_elapsed = 0
     core.heartbeat_elapsed = 0
     core.transfer_target = None
+    core.lease_forfeited = False
     core.progress = {}
     core.seen_proposals = SeenProposals()
     reads.reset(core)

@@ -17,7 +17,17 @@ from consensus.raft.config import CoreConfig
 from consensus.raft.configuration import Configuration
 from consensus.raft.core import Core
 from consensus.raft.log import RaftLog
-from consensus.raft.messages import AnyMessage, EntryKind, InstallSnapshot, LogEntry, SnapshotMeta
+from consensus.raft.messages import (
+    AnyMessage,
+    EntryKind,
+    InstallSnapshot,
+    LogEntry,
+    PreVote,
+    PreVoteResponse,
+    RequestVote,
+    RequestVoteResponse,
+    SnapshotMeta,
+)
 from consensus.raft.ready import HardState, ReadState, Ready
 from consensus.types import NodeId
 
@@ -168,16 +178,22 @@ class Group:
 
     # -- whole stories ------------------------------------------------------------------------
 
-    def elect(self, name: NodeId) -> None:
-        """Make a member lead, with everybody's help, once their patience has run out."""
+    def win(self, name: NodeId) -> None:
+        """Let a member win an election, and deliver nothing but what that takes."""
         for other in self.members:
             core = self[other]
             core.election_elapsed = core.config.election_timeout_ticks
             core.now_ticks = max(core.now_ticks, core.config.election_timeout_ticks)
         self[name].campaign()
         self.run(name)
-        self.stabilize(*(set(self.members) - self.cut))
+        while self.deliver(of_kind(PreVote, PreVoteResponse, RequestVote, RequestVoteResponse)):
+            pass
         assert self[name].is_leader, f"{name} did not win: {self[name].role}"
+
+    def elect(self, name: NodeId) -> None:
+        """Let a member win an election, and deliver all that follows from it."""
+        self.win(name)
+        self.stabilize(*(set(self.members) - self.cut))
 
     def propose(self, name: NodeId, *commands: str) -> int:
         """Append commands at a leader; return the index of the first."""
@@ -222,7 +238,7 @@ class Group:
         self, match: Match | None, count: int | None, act: Callable[[AnyMessage], None]
     ) -> int:
         waiting, self.wire = list(self.wire), deque()
-        taken = []
+        taken: list[AnyMessage] = []
         for message in waiting:
             if (match is None or match(message)) and (count is None or len(taken) < count):
                 taken.append(message)
@@ -249,9 +265,9 @@ class Group:
         self[message.sender].snapshot_reported(message.receiver, arrived=True)
 
 
-def of_kind(*kinds: type[AnyMessage]) -> Match:  # type: ignore[valid-type]
+def of_kind(*kinds: type) -> Match:
     """Match messages of these kinds."""
-    return lambda message: isinstance(message, kinds)  # type: ignore[arg-type]
+    return lambda message: isinstance(message, kinds)
 
 
 def between(sender: NodeId | None = None, receiver: NodeId | None = None) -> Match:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 from hypothesis import given
@@ -40,7 +40,7 @@ def test_each_step_of_a_change_overlaps_the_one_before(
     steps = [old, old.change(voters, learners - voters)]
     if steps[-1].joint:
         steps.append(steps[-1].leave_joint())
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in pairwise(steps):
         assert all(one & other for one in least_quorums(before) for other in least_quorums(after))
     assert steps[-1] == Configuration.of(voters, learners - voters)
 

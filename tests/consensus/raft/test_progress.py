@@ -77,10 +77,10 @@ class ProgressRules(RuleBasedStateMachine):
 
     @rule()
     def heartbeat_answered(self) -> None:
+        full = self.progress.state is ProgressState.REPLICATE and self.progress.paused
         self.progress.heard()
-        if self.progress.state is not ProgressState.SNAPSHOT:
-            if len(self.flying) >= MESSAGES_MAX or sum(s for _, s in self.flying) >= BYTES_MAX:
-                self.flying.pop(0)
+        if full:
+            self.flying.pop(0)
 
     @invariant()
     def bounded(self) -> None:

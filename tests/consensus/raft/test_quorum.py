@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consensus.raft.configuration import Configuration
@@ -66,6 +66,7 @@ def test_a_vote_is_won_by_a_quorum_and_lost_once_none_can_form(
     assert vote_result(configuration, votes) is slow
 
 
+@settings(max_examples=30)
 @given(configurations)
 def test_two_quorums_of_one_configuration_share_a_voter(configuration: Configuration) -> None:
     quorums = [
