@@ -32,7 +32,31 @@ from consensus.raft.ready import HardState, ReadState, Ready
 from consensus.types import NodeId
 
 Match = Callable[[AnyMessage], bool]
-NOTHING_YET = SnapshotMeta(0, 0, Configuration())
+
+
+class Observer:
+    """Told of everything that happens in a group. This one does nothing with it."""
+
+    def sent(self, message: AnyMessage) -> None:
+        """A message is on the wire."""
+
+    def lost(self, message: AnyMessage) -> None:
+        """A message will never arrive."""
+
+    def waits(self, name: NodeId, ready: Ready) -> None:
+        """A held member was asked to sync, and has not."""
+
+    def synced(self, name: NodeId, ready: Ready) -> None:
+        """What a ``Ready`` asks for is on disk."""
+
+    def applied(self, name: NodeId, entries: Sequence[LogEntry]) -> None:
+        """A machine applied entries."""
+
+    def answered(self, name: NodeId, ready: Ready) -> None:
+        """Reads and refusals for a member's own users."""
+
+    def stands(self, name: NodeId, core: Core) -> None:
+        """A core has nothing more to ask for."""
 
 
 @attrs.define(slots=True)
@@ -95,7 +119,7 @@ class Group:
         self.wire: deque[AnyMessage] = deque()
         self.held: set[NodeId] = set()
         self.cut: set[NodeId] = set()
-        self.note: Callable[[NodeId, Ready], None] = lambda name, ready: None
+        self.observer = Observer()
         self._settings = dict(settings or {})
         self._seed = seed
         configuration = Configuration.of(voters, learners)
@@ -138,12 +162,13 @@ class Group:
             member = self.members[name]
             while member.core.has_ready:
                 self._handle(name, member, member.core.take_ready())
+            self.observer.stands(name, member.core)
 
     def persist(self, name: NodeId) -> None:
         """Sync everything that a held member was asked to write, and say what may be said then."""
         member = self.members[name]
         while member.unsynced:
-            self._persist(member, member.unsynced.popleft())
+            self._persist(name, member, member.unsynced.popleft())
         self.run(name)
 
     def tick(self, name: NodeId, count: int = 1) -> None:
@@ -214,25 +239,33 @@ class Group:
         return Core(config, RaftLog(disk.snapshot, disk.entries), disk.hard_state, prng)
 
     def _handle(self, name: NodeId, member: Member, ready: Ready) -> None:
-        self.note(name, ready)
-        self.wire.extend(ready.messages)
+        self._send(ready.messages)
         if ready.snapshot is not None:
             member.applied = [e for e in member.applied if e.index <= ready.snapshot.index]
         if (ready.must_sync or ready.messages_after_persist) and name in self.held:
             member.unsynced.append(ready)
+            self.observer.waits(name, ready)
         else:
-            self._persist(member, ready)
+            self._persist(name, member, ready)
         if ready.committed:
             member.applied.extend(ready.committed)
+            self.observer.applied(name, ready.committed)
             member.core.applied(ready.committed[-1].index)
         member.reads.extend(ready.reads)
         member.rejected.extend(ready.rejected_proposals)
+        self.observer.answered(name, ready)
 
-    def _persist(self, member: Member, ready: Ready) -> None:
+    def _persist(self, name: NodeId, member: Member, ready: Ready) -> None:
         if ready.must_sync:
             member.disk.write(ready)
+            self.observer.synced(name, ready)
             member.core.persisted(ready.number)
-        self.wire.extend(ready.messages_after_persist)
+        self._send(ready.messages_after_persist)
+
+    def _send(self, messages: Sequence[AnyMessage]) -> None:
+        for message in messages:
+            self.wire.append(message)
+            self.observer.sent(message)
 
     def _take(
         self, match: Match | None, count: int | None, act: Callable[[AnyMessage], None]
@@ -252,6 +285,7 @@ class Group:
         return len(taken)
 
     def _lose(self, message: AnyMessage) -> None:
+        self.observer.lost(message)
         if isinstance(message, InstallSnapshot):
             self[message.sender].snapshot_reported(message.receiver, arrived=False)
             self.run(message.sender)
