@@ -2,8 +2,8 @@
 
 Writes go to a page cache that the running process sees. ``sync`` makes a file's writes durable;
 ``sync_names`` does so for creations, renames and removals. A crash keeps, of everything since,
-what the seed says: nothing, a prefix, or any subset of 512-byte sectors in any order. A torn write
-is one of which only some sectors arrived.
+what the seed says: nothing, a prefix whose last write is torn, any subset of sectors, or
+all. Each fault counts when it has had an effect, so that a run can tell what it really tried.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ from typing import Final
 from consensus.storage.files import File, FileSystem
 
 SECTOR_BYTES: Final = 512
+"""What a disk writes whole or not at all, unless a run says otherwise."""
+FLIP_BITS_MAX: Final = 8
+FLIP_WINDOW_BYTES: Final = 64
+"""Damage at rest is local: up to so many bits within so many bytes."""
 
 
 class CrashMode(enum.Enum):
@@ -28,19 +32,40 @@ class CrashMode(enum.Enum):
     KEEP_ALL = "keep_all"
 
 
+class SimulatedCrash(BaseException):
+    """The machine loses its power in the middle of something: no handler may catch it."""
+
+
 class SimDisk:
     """The state of one machine's disk, shared by its directories.
 
+    ``raised`` is set when it made an operation fail.
+
     Args:
         prng: decides what a crash keeps.
-        synced: called at each sync, so that time can pass for it.
+        synced: called at each sync, so that time can pass for it; may raise SimulatedCrash.
+        operation: called before each operation that changes something; may raise SimulatedCrash.
+        count: told of each effect of a fault.
+        sector_bytes: what arrives whole or not at all.
     """
 
-    def __init__(self, prng: random.Random, synced: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        prng: random.Random,
+        synced: Callable[[], None] = lambda: None,
+        operation: Callable[[], None] = lambda: None,
+        count: Callable[[str], None] = lambda what: None,
+        sector_bytes: int = SECTOR_BYTES,
+    ) -> None:
         self.prng = prng
-        self.synced = synced
+        self.sector_bytes = sector_bytes
+        self._synced = synced
+        self.count = count
         self.fail_next_sync = False
         self.full = False
+        self.raised = False
+        self._dead = False
+        self._operation = operation
         self._systems: list[SimFileSystem] = []
 
     def directory(self) -> SimFileSystem:
@@ -49,27 +74,74 @@ class SimDisk:
         self._systems.append(system)
         return system
 
+    def alive(self) -> bool:
+        """Begin an operation. False after a crash: what still unwinds must change nothing."""
+        if self._dead:
+            return False
+        self._or_die(self._operation)
+        return True
+
+    def _or_die(self, operation: Callable[[], None]) -> None:
+        try:
+            operation()
+        except SimulatedCrash:
+            self._dead = True
+            raise
+
+    def begin_sync(self) -> None:
+        """Let the time of a sync pass. A crash may come instead."""
+        self._or_die(self._synced)
+
+    def refuse_if_full(self) -> None:
+        """Raise the error of a full disk, if this one is full."""
+        if self.full:
+            self.raised = True
+            self.count("disk full refused")
+            raise OSError(errno.ENOSPC, "no space left on the simulated disk")
+
     def crash(self, mode: CrashMode) -> None:
-        """Forget what was not synced, as ``mode`` says."""
+        """Forget what was not synced, as ``mode`` says; then the machine may start again."""
         for system in self._systems:
             system.crash(mode)
         self.fail_next_sync = False
-        self.full = False
+        self._dead = False
 
-    def files(self) -> list[_Content]:
-        """Every file that has a durable name, in a fixed order."""
-        return [content for system in self._systems for content in system.durable_contents()]
+    def flip_bits(self, prng: random.Random) -> bool:
+        """Damage some bits of what has been on disk for a while. False: nothing has been."""
+        contents = [
+            content
+            for system in self._systems
+            for content in system.durable_contents()
+            if content.settled
+        ]
+        if not contents:
+            return False
+        content = prng.choice(contents)
+        start = prng.randrange(content.settled)
+        length = min(FLIP_WINDOW_BYTES, content.settled - start)
+        for _ in range(prng.randrange(1, FLIP_BITS_MAX + 1)):
+            content.durable[start + prng.randrange(length)] ^= 1 << prng.randrange(8)
+        content.current = bytearray(content.durable)
+        self.count("bits flipped")
+        return True
 
 
-class _Content:
-    """One file's bytes: as the process sees them, as they are on disk, and the way between."""
+class Content:
+    """One file's bytes: as the process sees them, as they are on disk, and the way between.
+
+    ``settled``: how many bytes at its beginning were durable before the latest sync. Damage to the
+    latest batch cannot be told from a torn write, by this program or any other.
+    """
 
     def __init__(self) -> None:
         self.current = bytearray()
         self.durable = bytearray()
         self.pending: list[tuple[int, bytes | None]] = []
+        self.settled = 0
+        self._synced_end = 0
 
     def write(self, offset: int, data: bytes) -> None:
+        """Write to the page cache."""
         end = offset + len(data)
         if len(self.current) < end:
             self.current.extend(bytes(end - len(self.current)))
@@ -77,33 +149,74 @@ class _Content:
         self.pending.append((offset, data))
 
     def resize(self, size: int) -> None:
+        """Grow with zeros, or cut, in the page cache."""
         _resize(self.current, size)
         self.pending.append((size, None))
 
     def sync(self) -> None:
+        """Make everything durable."""
+        self.settled = self._synced_end
         for offset, data in self.pending:
             _apply(self.durable, offset, data)
+            if data is None:
+                self._synced_end = min(self._synced_end, offset)
+                self.settled = min(self.settled, offset)
+            else:
+                self._synced_end = max(self._synced_end, offset + len(data))
         self.pending.clear()
 
-    def crash(self, mode: CrashMode, prng: random.Random) -> None:
-        kept = self.pending
-        if mode is CrashMode.LOSE_ALL:
-            kept = []
-        elif mode is CrashMode.KEEP_PREFIX:
-            kept = kept[: prng.randrange(len(kept) + 1)]
-        for offset, data in kept:
-            if mode is CrashMode.KEEP_SOME and data is not None:
-                _apply_some(self.durable, offset, data, prng)
-            elif mode is not CrashMode.KEEP_SOME or prng.random() < 0.5:
-                _apply(self.durable, offset, data)
-        self.pending.clear()
+    def crash(self, mode: CrashMode, disk: SimDisk) -> None:
+        """Keep of the pending writes what ``mode`` says."""
+        prng, count = disk.prng, disk.count
+        pending, self.pending = self.pending, []
+        if pending:
+            match mode:
+                case CrashMode.LOSE_ALL:
+                    count("unsynced writes lost")
+                case CrashMode.KEEP_ALL:
+                    count("unsynced writes kept")
+                    self._keep(pending)
+                case CrashMode.KEEP_PREFIX:
+                    whole = prng.randrange(len(pending) + 1)
+                    self._keep(pending[:whole])
+                    if whole < len(pending):
+                        self._keep_torn(*pending[whole], disk)
+                case CrashMode.KEEP_SOME:
+                    self._keep_some(pending, disk)
         self.current = bytearray(self.durable)
+
+    def _keep(self, writes: Sequence[tuple[int, bytes | None]]) -> None:
+        for offset, data in writes:
+            _apply(self.durable, offset, data)
+
+    def _keep_torn(self, offset: int, data: bytes | None, disk: SimDisk) -> None:
+        """Let the sectors of one write arrive up to some point."""
+        if data is None:
+            return
+        sectors = _sectors(offset, data, disk.sector_bytes)
+        arrived = disk.prng.randrange(len(sectors))
+        if arrived:
+            disk.count("torn write")
+        self._keep(sectors[:arrived])
+
+    def _keep_some(self, writes: Sequence[tuple[int, bytes | None]], disk: SimDisk) -> None:
+        """Let each sector of each write arrive, or not; a change of length arrives or not."""
+        lost_one = False
+        for offset, data in writes:
+            whole = [(offset, data)]
+            for piece in whole if data is None else _sectors(offset, data, disk.sector_bytes):
+                if disk.prng.random() < 0.5:
+                    self._keep([piece])
+                    if lost_one:
+                        disk.count("reordered writes")
+                else:
+                    lost_one = True
 
 
 class SimFile(File):
     """An open file on a simulated disk."""
 
-    def __init__(self, disk: SimDisk, content: _Content) -> None:
+    def __init__(self, disk: SimDisk, content: Content) -> None:
         self._disk = disk
         self._content = content
 
@@ -112,17 +225,23 @@ class SimFile(File):
         return bytes(self._content.current[offset : offset + size])
 
     def write(self, offset: int, data: bytes) -> None:
-        """Write to the page cache."""
-        if self._disk.full:
-            raise OSError(errno.ENOSPC, "no space left on the simulated disk")
+        """Write to the page cache. Growing a file takes space."""
+        if not self._disk.alive():
+            return
+        if offset + len(data) > len(self._content.current):
+            self._disk.refuse_if_full()
         self._content.write(offset, bytes(data))
 
     def sync(self) -> None:
         """Make writes durable, or fail once and lose them, as Linux does."""
-        self._disk.synced()
+        if not self._disk.alive():
+            return
+        self._disk.begin_sync()
         if self._disk.fail_next_sync:
             self._disk.fail_next_sync = False
+            self._disk.raised = True
             self._content.pending.clear()
+            self._disk.count("sync failed")
             raise OSError(errno.EIO, "the simulated disk failed a sync")
         self._content.sync()
 
@@ -132,7 +251,11 @@ class SimFile(File):
 
     def resize(self, size: int) -> None:
         """Grow with zeros, or cut. Growing is durable at once, as with the real file."""
+        if not self._disk.alive():
+            return
         growing = size > len(self._content.current)
+        if growing:
+            self._disk.refuse_if_full()
         self._content.resize(size)
         if growing:
             self._content.sync()
@@ -146,12 +269,12 @@ class SimFileSystem(FileSystem):
 
     def __init__(self, disk: SimDisk) -> None:
         self._disk = disk
-        self._names: dict[str, _Content] = {}
-        self._durable: dict[str, _Content] = {}
+        self._names: dict[str, Content] = {}
+        self._durable: dict[str, Content] = {}
 
     def open(self, name: str) -> File:
         """Open or create."""
-        return SimFile(self._disk, self._names.setdefault(name, _Content()))
+        return SimFile(self._disk, self._names.setdefault(name, Content()))
 
     def names(self) -> Sequence[str]:
         """Names as the process sees them."""
@@ -159,27 +282,51 @@ class SimFileSystem(FileSystem):
 
     def rename(self, old: str, new: str) -> None:
         """Durable only after ``sync_names``."""
-        self._names[new] = self._names.pop(old)
+        if self._disk.alive():
+            self._names[new] = self._names.pop(old)
 
     def remove(self, name: str) -> None:
         """Durable only after ``sync_names``."""
-        del self._names[name]
+        if self._disk.alive():
+            del self._names[name]
 
     def sync_names(self) -> None:
         """Make the names durable."""
-        self._durable = dict(self._names)
+        if self._disk.alive():
+            self._durable = dict(self._names)
 
     def crash(self, mode: CrashMode) -> None:
         """Names go back to what was synced, or stay, each as the mode says."""
-        if mode is CrashMode.KEEP_ALL:
-            self._durable = dict(self._names)
+        if self._names != self._durable:
+            if mode is CrashMode.KEEP_ALL:
+                self._durable = dict(self._names)
+            elif mode is CrashMode.KEEP_SOME:
+                self._keep_some_names()
+            else:
+                self._disk.count("unsynced names lost")
         self._names = dict(self._durable)
         for name in sorted(self._names):
-            self._names[name].crash(mode, self._disk.prng)
+            self._names[name].crash(mode, self._disk)
 
-    def durable_contents(self) -> list[_Content]:
-        """The files that a crash would leave."""
-        return [self._durable[name] for name in sorted(self._durable)]
+    def _keep_some_names(self) -> None:
+        """Let each change of a name reach the disk, or not, in any order."""
+        for name in sorted({*self._names, *self._durable}):
+            if self._names.get(name) is self._durable.get(name):
+                continue
+            if self._disk.prng.random() < 0.5:
+                self._disk.count("unsynced names lost")
+            elif name in self._names:
+                self._durable[name] = self._names[name]
+            else:
+                del self._durable[name]
+
+    def durable_contents(self) -> list[Content]:
+        """The files that the process uses and that a crash would leave, by name."""
+        return [
+            self._durable[name]
+            for name in sorted(self._durable)
+            if self._names.get(name) is self._durable[name]
+        ]
 
 
 def _resize(data: bytearray, size: int) -> None:
@@ -199,11 +346,12 @@ def _apply(durable: bytearray, offset: int, data: bytes | None) -> None:
     durable[offset:end] = data
 
 
-def _apply_some(durable: bytearray, offset: int, data: bytes, prng: random.Random) -> None:
-    """Let each sector of a write arrive, or not."""
+def _sectors(offset: int, data: bytes, sector_bytes: int) -> list[tuple[int, bytes | None]]:
+    """Cut a write where sectors end."""
+    pieces: list[tuple[int, bytes | None]] = []
     start = 0
     while start < len(data):
-        length = SECTOR_BYTES - (offset + start) % SECTOR_BYTES
-        if prng.random() < 0.5:
-            _apply(durable, offset + start, data[start : start + length])
+        length = sector_bytes - (offset + start) % sector_bytes
+        pieces.append((offset + start, data[start : start + length]))
         start += length
+    return pieces

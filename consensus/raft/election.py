@@ -53,6 +53,10 @@ def tick_follower(core: Core) -> None:
     stalled = core.persist_pending and core.persist_elapsed >= core.config.election_timeout_ticks
     if core.configuration.is_voter(core.node_id) and not stalled:
         campaign(core)
+    else:
+        # It cannot lead, but it must not vouch for a leader that it no longer hears: a member that
+        # does not know yet that it votes may hold the vote that decides.
+        core.leader = None
 
 
 def campaign(core: Core, *, transfer: bool = False) -> None:
