@@ -82,9 +82,11 @@ class Core:
         self.log = log
         self.prng = prng
         self.role = Role.FOLLOWER
-        self.restarted = hard_state.term > 0
-        self.term = hard_state.term
-        self.voted_for = hard_state.voted_for
+        # A crash may have cut the hard state off behind entries of a newer term. This member took
+        # them from that term's leader and cast no vote in it, or the vote would be on disk.
+        self.term = max(hard_state.term, log.last_term)
+        self.voted_for = hard_state.voted_for if self.term == hard_state.term else None
+        self.restarted = self.term > 0
         self.leader: NodeId | None = None
         self.commit_index = max(min(hard_state.commit_index, log.last_index), log.snapshot.index)
         self.applied_index = max(applied_index, log.snapshot.index)
@@ -245,16 +247,23 @@ class Core:
     @property
     def has_ready(self) -> bool:
         """Whether ``take_ready`` has anything to say."""
+        handed = self._handed_hard_state
+        log = self.log
         return bool(
             self._messages
             or self._messages_after_persist
+            or log.last_index > self._handed_index
+            or self.commit_index != handed.commit_index
+            or self.term != handed.term
+            or self.voted_for != handed.voted_for
+            or (
+                self.commit_index > self._applying_index
+                and log.persisted_index > self._applying_index
+            )
+            or self.read_queue.unsent
             or self._reads
             or self._rejected
             or self._snapshot is not None
-            or self.read_queue.unsent
-            or self.log.last_index > self._handed_index
-            or self._may_apply_index() > self._applying_index
-            or self.hard_state != self._handed_hard_state
         )
 
     @property
@@ -267,12 +276,15 @@ class Core:
         if self.is_leader:
             reads.send_round(self)
         self._ready_number += 1
-        entries = tuple(self.log.slice(self._handed_index + 1, self.log.last_index + 1))
-        hard_state = self.hard_state if self.hard_state != self._handed_hard_state else None
-        votes_changed = hard_state is not None and (
-            (hard_state.term, hard_state.voted_for)
-            != (self._handed_hard_state.term, self._handed_hard_state.voted_for)
-        )
+        last_index = self.log.last_index
+        entries: tuple[LogEntry, ...] = ()
+        if last_index > self._handed_index:
+            entries = tuple(self.log.slice(self._handed_index + 1, last_index + 1))
+        handed = self._handed_hard_state
+        votes_changed = self.term != handed.term or self.voted_for != handed.voted_for
+        hard_state = None
+        if votes_changed or self.commit_index != handed.commit_index:
+            hard_state = self._handed_hard_state = self.hard_state
         stop = self._may_apply_index() + 1
         committed: tuple[LogEntry, ...] = ()
         if stop > self._applying_index + 1:
@@ -297,10 +309,9 @@ class Core:
         self._reads.clear()
         self._rejected.clear()
         self._snapshot = None
-        self._handed_index = self.log.last_index
-        self._handed_hard_state = self.hard_state
+        self._handed_index = last_index
         if ready.must_sync:
-            self._persisting.append(_Persisting(ready.number, self.log.last_index))
+            self._persisting.append(_Persisting(ready.number, last_index))
         return ready
 
     def persisted(self, number: int) -> None:

@@ -80,15 +80,17 @@ class RaftLog:
         """
         if start <= self.snapshot.index:
             raise Compacted(f"index {start} is inside the snapshot at {self.snapshot.index}")
-        entries = self._entries[start - self.first_index : max(0, stop - self.first_index)]
+        first = start - self.first_index
+        end = min(max(0, stop - self.first_index), len(self._entries))
         if bytes_max is None:
-            return entries
+            return self._entries[first:end]
+        # Count before copying: what is left for a member far behind may be long.
         size = 0
-        for number, entry in enumerate(entries):
-            size += len(entry.data)
-            if size > bytes_max and number:
-                return entries[:number]
-        return entries
+        for number in range(first, end):
+            size += len(self._entries[number].data)
+            if size > bytes_max and number > first:
+                return self._entries[first:number]
+        return self._entries[first:end]
 
     def append(self, entries: Sequence[LogEntry]) -> None:
         """Add entries that follow the last one."""

@@ -132,6 +132,8 @@ def send_round(core: Core) -> None:
 def round_acknowledged(core: Core) -> None:
     """Answer the reads of every round that a majority has answered."""
     queue = core.read_queue
+    if not queue.rounds:
+        return
     answered = {peer: progress.heartbeat_round for peer, progress in core.progress.items()}
     answered[core.node_id] = queue.round
     confirmed = committed_index(core.configuration, answered)

@@ -4,9 +4,13 @@ The driver does, for each ``Ready`` in turn:
 
 1. send ``messages`` (at once: they promise nothing about this node's disk);
 2. write ``snapshot``, ``entries`` (the first one replaces whatever is at or after its index) and
-   ``hard_state``, and sync if ``must_sync``; then call ``Core.persisted(number)``;
+   ``hard_state``, in this order, and sync if ``must_sync``; then call ``Core.persisted(number)``;
 3. only then send ``messages_after_persist``;
 4. apply ``committed``, then call ``Core.applied(index)``.
+
+In step 2 a crash may leave the first part only. The hard state comes last because its commit index
+speaks of the log with these entries in it: in front of them, it would commit whatever an older
+leader had left in their place.
 
 Steps 1 and 2 may overlap: a leader's own sync runs while its followers write (thesis, section
 10.2.1). Step 4 never runs ahead of this node's disk: ``committed`` holds synced entries only.

@@ -1,21 +1,24 @@
 """Snapshot files: written aside, checked, and put in place in one step.
 
-    magic, version, group, length of meta, meta (JSON)
+    magic, version, group, length of meta, meta (JSON), crc32c of all this
     data
     sha256 of everything before it
 
-A file is written under a temporary name, synced, renamed to ``INDEX-TERM.snap``, and the directory
-is synced. Whatever still has a temporary name at start-up was never finished and is removed.
+A file is written under a temporary name of its own, synced, renamed to ``INDEX-TERM.snap``, and the
+directory is synced. Whatever still has a temporary name at start-up was never finished and is
+removed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 import struct
 from collections.abc import Iterator
-from typing import Final
+from contextlib import contextmanager
+from typing import Any, Final
 
 import attrs
 
@@ -23,12 +26,14 @@ from consensus.errors import StorageError
 from consensus.raft.configuration import Configuration
 from consensus.raft.messages import SnapshotMeta
 from consensus.storage.files import File, FileSystem
+from consensus.storage.records import crc32c
 
 MAGIC: Final = b"RAFTYARD-SNAP\n\0\0"
 FORMAT_VERSION: Final = 1
 READ_BYTES: Final = 256 * 1024
 
 _HEAD: Final = struct.Struct("<16sIII")
+_CHECKSUM_BYTES: Final = 4
 _NAME: Final = re.compile(r"^(\d{20})-(\d{20})\.snap$")
 _TEMPORARY: Final = re.compile(r"\.tmp$")
 
@@ -45,10 +50,10 @@ class StoredMeta:
 class SnapshotWriter:
     """One snapshot being written. Call ``write`` for each chunk, then ``finish`` or ``abort``."""
 
-    def __init__(self, files: FileSystem, meta: StoredMeta, group_id: int) -> None:
+    def __init__(self, files: FileSystem, meta: StoredMeta, group_id: int, number: int) -> None:
         self._files = files
         self._name = file_name(meta.raft)
-        self._temporary = f"{self._name}.tmp"
+        self._temporary = f"{self._name}.{number}.tmp"
         self._file = files.open(self._temporary)
         self._file.resize(0)
         self._offset = 0
@@ -63,7 +68,8 @@ class SnapshotWriter:
             },
             sort_keys=True,
         ).encode()
-        self.write(_HEAD.pack(MAGIC, FORMAT_VERSION, group_id, len(encoded)) + encoded)
+        head = _HEAD.pack(MAGIC, FORMAT_VERSION, group_id, len(encoded)) + encoded
+        self.write(head + crc32c(head).to_bytes(_CHECKSUM_BYTES, "little"))
 
     def write(self, data: bytes) -> None:
         """Add a piece."""
@@ -91,6 +97,7 @@ class SnapshotStore:
     def __init__(self, files: FileSystem, *, group_id: int = 0) -> None:
         self._files = files
         self._group_id = group_id
+        self._writers = itertools.count(1)
 
     def open(self) -> None:
         """Remove what a crash left unfinished."""
@@ -99,8 +106,8 @@ class SnapshotStore:
                 self._files.remove(name)
 
     def writer(self, meta: StoredMeta) -> SnapshotWriter:
-        """Begin a snapshot."""
-        return SnapshotWriter(self._files, meta, self._group_id)
+        """Begin a snapshot. Several may be written at once, even of one index."""
+        return SnapshotWriter(self._files, meta, self._group_id, next(self._writers))
 
     def newest(self) -> StoredMeta | None:
         """Return where the newest whole snapshot stands; None where there is none.
@@ -115,16 +122,12 @@ class SnapshotStore:
         """Yield the data of a snapshot, after its checksum was verified.
 
         Raises:
-            StorageError: the file does not match its checksum.
+            StorageError: the file does not match its checksum, or cannot be read.
         """
-        name = file_name(meta)
-        start, end = self.verify(name)
-        file = self._files.open(name)
-        try:
+        start, end = self.verify(meta)
+        with self._reading(file_name(meta)) as file:
             for offset in range(start, end, READ_BYTES):
                 yield file.read(offset, min(READ_BYTES, end - offset))
-        finally:
-            file.close()
 
     def remove_before(self, index: int) -> None:
         """Remove every snapshot that stands before ``index``."""
@@ -137,44 +140,63 @@ class SnapshotStore:
         if removed:
             self._files.sync_names()
 
-    def verify(self, name: str) -> tuple[int, int]:
-        """Check a file's digest; return where its data starts and ends."""
-        file = self._files.open(name)
-        try:
-            size = file.size()
+    def verify(self, meta: SnapshotMeta) -> tuple[int, int]:
+        """Check a whole snapshot; return where its data starts and ends.
+
+        Raises:
+            StorageError: the file does not match its checksum, or cannot be read.
+        """
+        with self._reading(file_name(meta)) as file:
+            head, _ = self._read_head(file)
             digest = hashlib.sha256()
-            end = size - digest.digest_size
-            for offset in range(0, max(end, 0), READ_BYTES):
+            end = file.size() - digest.digest_size
+            for offset in range(0, end, READ_BYTES):
                 digest.update(file.read(offset, min(READ_BYTES, end - offset)))
-            if end < _HEAD.size or file.read(end, digest.digest_size) != digest.digest():
-                raise StorageError(f"snapshot {name} does not match its checksum")
-            return _HEAD.size + self._meta_length(file, name), end
-        finally:
-            file.close()
+            if end < head or file.read(end, digest.digest_size) != digest.digest():
+                raise ValueError("it does not match its checksum")
+            return head, end
 
     def _read_meta(self, name: str) -> StoredMeta:
-        file = self._files.open(name)
-        try:
-            length = self._meta_length(file, name)
-            fields = json.loads(file.read(_HEAD.size, length))
-        except ValueError as error:
-            raise StorageError(f"snapshot {name} is damaged: {error}") from error
-        finally:
-            file.close()
-        configuration = Configuration.decode(fields["configuration"].encode())
-        raft = SnapshotMeta(fields["index"], fields["term"], configuration)
+        """Return what a file says of itself; its name says the same, or it is not that file."""
+        with self._reading(name) as file:
+            _, fields = self._read_head(file)
+            configuration = Configuration.decode(fields["configuration"].encode())
+            raft = SnapshotMeta(fields["index"], fields["term"], configuration)
+            if file_name(raft) != name:
+                raise ValueError(f"it is of index {raft.index} and term {raft.term}")
         return StoredMeta(raft, fields["command_index"], fields["clock_ms"])
 
-    def _meta_length(self, file: File, name: str) -> int:
+    def _read_head(self, file: File) -> tuple[int, dict[str, Any]]:
+        """Return where the data starts, and the meta data."""
         head = file.read(0, _HEAD.size)
         if len(head) < _HEAD.size:
-            raise StorageError(f"snapshot {name} is too short")
+            raise ValueError("it is too short")
         magic, version, group, length = _HEAD.unpack(head)
-        if magic != MAGIC or version != FORMAT_VERSION:
-            raise StorageError(f"snapshot {name} is not of format version {FORMAT_VERSION}")
+        if magic != MAGIC:
+            raise ValueError("it is not a snapshot")
+        meta = file.read(_HEAD.size, length)
+        checksum = file.read(_HEAD.size + length, _CHECKSUM_BYTES)
+        if crc32c(head + meta) != int.from_bytes(checksum, "little"):
+            raise ValueError("its beginning does not match its checksum")
+        if version != FORMAT_VERSION:
+            raise ValueError(f"its format version is {version}; this is version {FORMAT_VERSION}")
         if group != self._group_id:
-            raise StorageError(f"snapshot {name} belongs to group {group}")
-        return int(length)
+            raise ValueError(f"it belongs to group {group}, not to group {self._group_id}")
+        return _HEAD.size + length + _CHECKSUM_BYTES, json.loads(meta)
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[File]:
+        """Open a snapshot's file, and say which one it is where it cannot be read."""
+        if name not in self._files.names():
+            raise StorageError(f"snapshot {name} is missing")
+        try:
+            file = self._files.open(name)
+            try:
+                yield file
+            finally:
+                file.close()
+        except (OSError, ValueError) as error:
+            raise StorageError(f"snapshot {name} cannot be used: {error}") from error
 
 
 def file_name(meta: SnapshotMeta) -> str:

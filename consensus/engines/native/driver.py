@@ -39,8 +39,9 @@ from consensus.raft.messages import AnyMessage, EntryKind, InstallSnapshot, LogE
 from consensus.raft.ready import Ready
 from consensus.storage.files import FileSystem
 from consensus.storage.records import Base, Record
-from consensus.storage.snapshots import SnapshotStore, StoredMeta
-from consensus.storage.wal import SEGMENT_BYTES, Recovered, WriteAheadLog
+from consensus.storage.recovery import Recovered
+from consensus.storage.snapshots import SnapshotStore, SnapshotWriter, StoredMeta
+from consensus.storage.wal import SEGMENT_BYTES, WriteAheadLog
 from consensus.types import Committed, NodeId, Position, Proposal, ProposalId
 
 _PROPOSAL: Final = struct.Struct("<QQQQ")
@@ -50,6 +51,10 @@ CATCH_UP_ENTRIES: Final = 5_000
 
 FORWARDS_PENDING_MAX: Final = 10_000
 """Forwarded batches that wait for their entries. The oldest is given up as unknown beyond this."""
+
+FORWARD_TIMEOUTS_MAX: Final = 4
+"""Election timeouts after which a forwarded batch is given up as unknown: the message that carried
+it may be lost while its leader goes on leading."""
 
 ReadDone = Callable[[int | None], None]
 
@@ -76,6 +81,14 @@ class _Placed:
     id: ProposalId
     index: int
     term: int
+
+
+@attrs.define(slots=True)
+class _Forward:
+    """Proposals of this node that went to the leader together, by sequence; and when."""
+
+    ids: dict[int, ProposalId]
+    sent_tick: int
 
 
 class Driver:
@@ -133,7 +146,10 @@ class Driver:
         self._clock_ms = self._delivered.clock_ms
         self._pumping = False
         self._placed: list[_Placed] = []
-        self._forwarded: dict[int, list[ProposalId]] = {}
+        self._forwarded: dict[int, _Forward] = {}
+        self._request_of: dict[int, int] = {}
+        self._forward_ticks_max = FORWARD_TIMEOUTS_MAX * config.election_timeout_ticks
+        self._proposer = ProposalId(0, 0, 0)
         self._forwarded_to: tuple[NodeId | None, int] = (None, 0)
         # Numbers of an earlier life must not come again: the leader may remember them.
         self._request = int(incarnation) << 32
@@ -146,6 +162,8 @@ class Driver:
     def tick(self) -> None:
         """Let one tick of time pass."""
         self.core.tick()
+        if self._forwarded:
+            self._forget_old_forwards()
 
     def receive(self, message: AnyMessage) -> None:
         """Take in a message of another member."""
@@ -177,7 +195,10 @@ class Driver:
             return
         self._request += 1
         if self.core.forward(self._request, data):
-            self._forwarded[self._request] = [proposal.id for proposal in proposals]
+            ids = {proposal.id.sequence: proposal.id for proposal in proposals}
+            self._forwarded[self._request] = _Forward(ids, self.core.now_ticks)
+            self._request_of.update(dict.fromkeys(ids, self._request))
+            self._proposer = proposals[0].id
             if len(self._forwarded) > FORWARDS_PENDING_MAX:
                 self._forget_forward(next(iter(self._forwarded)))
         else:
@@ -234,9 +255,10 @@ class Driver:
             frozen.release()
             return
         meta = self._meta_at(position)
-        writer = self.snapshots.writer(meta)
+        writer: SnapshotWriter | None = None
         finished = False
         try:
+            writer = self.snapshots.writer(meta)
             for chunk in frozen.chunks():
                 writer.write(chunk)
                 yield
@@ -246,7 +268,7 @@ class Driver:
             raise StorageError(f"writing a snapshot failed: {error}") from error
         finally:
             frozen.release()
-            if not finished:
+            if writer is not None and not finished:
                 writer.abort()
         self.shorten_to_command(position.index)
 
@@ -277,8 +299,10 @@ class Driver:
         """Decide where the machine stands and what the log continues from."""
         position = self._host.position()
         base = recovered.base
-        if stored is not None and stored.raft.index > recovered.last_index:
-            # A snapshot was received and the crash came before the log made way for it.
+        if stored is not None and not _joins(stored.raft, recovered):
+            # A snapshot was received and the crash came before the log made way for it: what the
+            # log has there, or lacks, was never committed.
+            self.snapshots.verify(stored.raft)
             base = _base_of(stored.raft, stored.command_index)
             self._wal.start_over(base, recovered.hard_state)
             recovered.entries.clear()
@@ -322,10 +346,9 @@ class Driver:
         if ready.snapshot is not None:
             self._install(ready.snapshot)
         if ready.must_sync:
-            records: list[Record] = []
+            records: list[Record] = list(ready.entries)
             if ready.hard_state is not None:
                 records.append(ready.hard_state)
-            records.extend(ready.entries)
             if records:
                 self._wal.append(records)
             self._numbers.append(ready.entries)
@@ -335,8 +358,7 @@ class Driver:
         if ready.committed:
             self._apply(ready.committed)
         for request in ready.rejected_proposals:
-            for identity in self._forwarded.pop(request, ()):
-                self._host.dropped(identity, NotLeader(self.core.leader))
+            self._end_forward(request, NotLeader(self.core.leader))
         for read in ready.reads:
             done = self._reads.pop(read.request, None)
             if done is None:
@@ -360,9 +382,12 @@ class Driver:
         if last is None:
             return
         if batch:
+            if self._request_of:
+                self._settle_forwarded(batch)
             self._host.committed(batch)
             for item in batch:
-                self._clock_ms = max(self._clock_ms, item.proposal.clock_ms)
+                if item.proposal.clock_ms > self._clock_ms:
+                    self._clock_ms = item.proposal.clock_ms
             newest = batch[-1]
             self._delivered = Position(newest.index, newest.term, self._clock_ms, self._group_id)
         self.core.applied(last.index)
@@ -383,6 +408,20 @@ class Driver:
                 )
         self._placed = waiting
 
+    def _settle_forwarded(self, batch: Iterable[Committed]) -> None:
+        """What this node forwarded and now applies needs no other outcome."""
+        proposer = self._proposer
+        for item in batch:
+            identity = item.proposal.id
+            if identity.incarnation != proposer.incarnation or identity.member != proposer.member:
+                continue
+            request = self._request_of.pop(identity.sequence, None)
+            if request is not None:
+                ids = self._forwarded[request].ids
+                del ids[identity.sequence]
+                if not ids:
+                    del self._forwarded[request]
+
     def _install(self, snapshot: SnapshotMeta) -> None:
         """The core took a snapshot: first the log makes way for it, then the machine."""
         stored = self._incoming
@@ -395,7 +434,12 @@ class Driver:
             pass
         self._delivered = position
         self._clock_ms = stored.clock_ms
-        self._placed.clear()
+        # Whether these are inside the snapshot nobody can tell.
+        covered, self._placed = self._placed, []
+        for placed in covered:
+            self._host.dropped(placed.id, OutcomeUnknown("a snapshot took this log's place"))
+        for request in list(self._forwarded):
+            self._forget_forward(request)
 
     def _watch_leader(self) -> None:
         """What was forwarded to a leader that is gone may or may not be in the log."""
@@ -406,11 +450,26 @@ class Driver:
         for request in list(self._forwarded):
             self._forget_forward(request)
 
+    def _forget_old_forwards(self) -> None:
+        sent_before = self.core.now_ticks - self._forward_ticks_max
+        while self._forwarded:
+            request, oldest = next(iter(self._forwarded.items()))
+            if oldest.sent_tick > sent_before:
+                return
+            self._forget_forward(request)
+
     def _forget_forward(self, request: int) -> None:
-        for identity in self._forwarded.pop(request):
-            self._host.dropped(
-                identity, OutcomeUnknown("leadership changed while the proposal was under way")
-            )
+        self._end_forward(
+            request, OutcomeUnknown("the leader that the proposal was sent to gave no answer")
+        )
+
+    def _end_forward(self, request: int, error: ConsensusError) -> None:
+        forward = self._forwarded.pop(request, None)
+        if forward is None:
+            return
+        for sequence, identity in forward.ids.items():
+            del self._request_of[sequence]
+            self._host.dropped(identity, error)
 
     def _resolve_reads(self) -> None:
         waiting = []
@@ -431,6 +490,14 @@ class Driver:
     def _drop(self, proposals: Sequence[Proposal], error: ConsensusError) -> None:
         for proposal in proposals:
             self._host.dropped(proposal.id, error)
+
+
+def _joins(snapshot: SnapshotMeta, recovered: Recovered) -> bool:
+    """Whether a log goes on from a snapshot, or begins after it."""
+    return (
+        snapshot.index <= recovered.base.index
+        or recovered.term_at(snapshot.index) == snapshot.term
+    )
 
 
 def _base_of(meta: SnapshotMeta, command_index: int) -> Base:

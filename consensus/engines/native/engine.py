@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import attrs
 import structlog
 
 from consensus.engine import Capabilities, Engine, EngineHost, Fault
@@ -101,6 +102,7 @@ class NativeEngine(Engine):
         self._tick_due = 0.0
         self._status_changed = asyncio.Event()
         self._last_status: tuple[object, ...] = ()
+        self._last_view: EngineStatus | None = None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -218,9 +220,10 @@ class NativeEngine(Engine):
             raise ReadFailed(f"the leader did not answer in {timeout_s:g} s") from None
 
     def status(self) -> EngineStatus:
-        """Return this member's view."""
-        driver = self._running()
-        core = driver.core
+        """Return this member's view; once it has left after a failure, the last one it had."""
+        if self._driver is None and self._last_view is not None:
+            return self._last_view
+        core = self._running().core
         return EngineStatus(
             node_id=self._node_id,
             role=core.role,
@@ -479,6 +482,9 @@ class NativeEngine(Engine):
     def _leave(self) -> None:
         """Take no further part: the others must be able to go on without this member."""
         if self._driver is not None:
+            self._last_view = attrs.evolve(
+                self.status(), role=Role.FOLLOWER, leader=None, has_quorum=False
+            )
             self._driver.close()
             self._driver = None
         self._status_changed.set()
