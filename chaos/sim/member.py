@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from chaos.sim.world import World
 
 SEGMENT_BYTES: Final = 16 * 1024
-AUDIT_EVERY: Final = 4
+AUDIT_EVERY: Final = 8
 """One acknowledgement, and one commit of a leader, in so many is compared with the disks."""
 
 
@@ -232,8 +232,10 @@ class Member:
         driver = self.driver
         if driver is None:
             return
-        self.guarded(self._pump, driver)
-        if self.driver is not driver:
+        try:
+            driver.pump()
+        except (SimulatedCrash, StorageError) as end:
+            self._ended(end)
             return
         if self.host.halted:
             raise Violation(f"{self.name} halted: {self.host.halted}")
@@ -242,21 +244,22 @@ class Member:
         if observed != self._observed:
             before, self._observed = self._observed, observed
             self._news(driver, before, observed)
-
-    def _pump(self, driver: Driver) -> None:
-        driver.pump()
-        if driver.wants_compaction:
-            self._compact(driver)
+            if driver.wants_compaction:
+                self.guarded(self._compact, driver)
 
     def guarded(self, work: Callable[[Driver], None], driver: Driver) -> None:
         """Do something that may end this process: a failing disk, or a crash in the middle."""
         try:
             work(driver)
-        except SimulatedCrash:
-            # What was under way is neither promised nor not: only what was before counts.
+        except (SimulatedCrash, StorageError) as end:
+            self._ended(end)
+
+    def _ended(self, end: SimulatedCrash | StorageError) -> None:
+        """The process is gone. What was under way is neither promised nor not."""
+        if isinstance(end, SimulatedCrash):
             self._crash_inside(self.world.faults.crash_mode())
-        except StorageError as error:
-            self.world.trace.note(self.world.now, "stop", self.name, str(error))
+        else:
+            self.world.trace.note(self.world.now, "stop", self.name, str(end))
             self.world.count("stopped by its disk")
             self._crash_inside(CrashMode.LOSE_ALL)
 

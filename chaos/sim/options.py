@@ -86,15 +86,16 @@ class Options:
             value = prng.uniform(low, high)
             return value if prng.random() < chance else 0.0
 
-        tick_us = prng.choice((20_000, 50_000, 50_000))
+        tick_us, timeout_ticks = prng.choice(((20_000, 10), (50_000, 10), (100_000, 5)))
         # A network slower than its timeouts elects for ever; that proves little.
         flips = sometimes(0.2, 5, 18)
         changes = sometimes(0.4, 0.5, 5)
-        slowest = prng.choice((1_000, tick_us // 4, tick_us * 2))
+        slowest = prng.choice((1_000, timeout_ticks * tick_us // 40, timeout_ticks * tick_us // 8))
         return cls(
             nodes=prng.choice((1, 3, 3, 3, 3, 3, 3, 5)),
             tick_us=tick_us,
-            heartbeat_ticks=prng.choice((1, 2, 3)),
+            election_timeout_ticks=timeout_ticks,
+            heartbeat_ticks=prng.choice((1, 2, 3)) if timeout_ticks > 5 else 1,
             drift=sometimes(0.3, 0.01, 0.2),
             durable_machine=prng.random() < 0.5,
             flush_every=prng.choice((1, 10, 200)),
@@ -124,7 +125,7 @@ class Options:
             # A damaged member and a shrinking group could leave no majority.
             membership_every_s=0.0 if flips else changes,
             calls_per_s=prng.choice((5.0, 20.0, 20.0)),
-            reads_per_s=prng.choice((2.0, 5.0, 20.0)),
+            reads_per_s=prng.choice((2.0, 5.0, 10.0)),
             large_commands=sometimes(0.3, 0.0, 0.02),
             audit_disks=prng.random() < 0.4,
         )

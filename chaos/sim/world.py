@@ -35,6 +35,8 @@ HEALED_SHARE: Final = 0.23
 COMMIT_WITHIN: Final = 12
 """Least election timeouts from healing to the first commit of something new. A round of an
 election takes one to two; a split vote costs another."""
+EVENTS_MAX: Final = 3_000_000
+"""Events in one run. More means that something goes round in circles."""
 SWEEP_US: Final = SECOND_US // 2
 MATCH_EVERY: Final = 6
 """Sweeps between two comparisons of logs."""
@@ -128,6 +130,8 @@ class World:
             self.now, _, action, argument = pop(heap)
             events += 1
             action(argument)
+            if events > EVENTS_MAX:
+                raise Violation(f"more than {EVENTS_MAX} events in one phase: a loop without end")
         self.now = end
         self.events += events
 
