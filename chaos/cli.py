@@ -24,6 +24,7 @@ from chaos.history.format import HistoryError
 from chaos.history.reader import read_history
 from chaos.nemesis.plan import FaultKind
 from chaos.report.console import Console
+from chaos.sim.cli import sim
 from chaos.toxid.server import serve
 from chaos.verdict import Verdict, worst
 from chaos.workloads.register import RegisterOptions
@@ -47,6 +48,9 @@ def main() -> None:
     Exit status: 0 every promise was kept, 1 one was broken, 2 nothing was proved (too little load,
     a fault without effect, an undecided check, or the run could not be made).
     """
+
+
+main.add_command(sim)
 
 
 def _parse_faults(text: str) -> list[tuple[FaultKind, ...]]:

@@ -1,0 +1,200 @@
+"""Running seeds: one, or many over some processes, within a time limit.
+
+A seed's verdict is ok or violated. Whatever exception a run ends with, a promise was broken or the
+program is: both are violations. Runs in which callers were told next to nothing are invalid.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from itertools import chain, islice
+from typing import Any, Final
+
+import attrs
+
+from chaos.sim.invariants import Violation
+from chaos.sim.world import SECONDS, World
+from chaos.verdict import Verdict
+
+CHUNK: Final = 4
+"""Seeds given to a worker at once: few, so that a time limit is kept."""
+TRACEBACK_LINES_MAX: Final = 12
+ACKNOWLEDGED_PER_S_MIN: Final = 1.0
+"""Acknowledged commands per simulated second over all seeds; below it nothing was proved."""
+REPLAY_TIMEOUT_S: Final = 600.0
+
+
+@attrs.frozen(slots=True)
+class Outcome:
+    """How one seed ended."""
+
+    seed: int
+    verdict: Verdict
+    error: str
+    digest: str
+    seconds: float
+    cpu_s: float
+    events: int
+    acknowledged: int
+    counts: dict[str, int]
+    options: dict[str, Any]
+
+
+@attrs.define(slots=True)
+class Summary:
+    """What many seeds came to."""
+
+    seeds: int = 0
+    simulated_s: float = 0.0
+    cpu_s: float = 0.0
+    events: int = 0
+    acknowledged: int = 0
+    counts: Counter[str] = attrs.field(factory=Counter)
+    violations: list[Outcome] = attrs.field(factory=list)
+    digests: dict[int, str] = attrs.field(factory=dict)
+
+    def add(self, outcome: Outcome) -> None:
+        """Count one more seed."""
+        self.seeds += 1
+        self.simulated_s += outcome.seconds
+        self.cpu_s += outcome.cpu_s
+        self.events += outcome.events
+        self.acknowledged += outcome.acknowledged
+        self.counts.update(outcome.counts)
+        self.digests[outcome.seed] = outcome.digest
+        if outcome.verdict is not Verdict.OK:
+            self.violations.append(outcome)
+
+    @property
+    def ratio(self) -> float:
+        """Simulated seconds per second of CPU."""
+        return self.simulated_s / self.cpu_s if self.cpu_s else 0.0
+
+    @property
+    def verdict(self) -> Verdict:
+        """Violated if any seed was; invalid if nothing worth the name was done."""
+        if self.violations:
+            return Verdict.VIOLATED
+        if not self.seeds or self.acknowledged < ACKNOWLEDGED_PER_S_MIN * self.simulated_s:
+            return Verdict.INVALID
+        return Verdict.OK
+
+
+def run_seed(
+    seed: int, seconds: float = SECONDS, say: Callable[[str], None] | None = None
+) -> Outcome:
+    """Run one seed; ``say`` is called with a line about everything that happens."""
+    began = time.process_time()
+    error = ""
+    world: World | None = None
+    try:
+        world = World(seed, say=say)
+        world.run(seconds)
+    except Violation as violation:
+        error = str(violation)
+    except Exception as unexpected:
+        lines = traceback.format_exc().splitlines()[-TRACEBACK_LINES_MAX:]
+        error = "\n".join([f"{type(unexpected).__name__}: {unexpected}", *lines])
+    outcome = Outcome(
+        seed=seed,
+        verdict=Verdict.VIOLATED if error else Verdict.OK,
+        error=error,
+        digest=world.trace.digest if world else "",
+        seconds=world.now / 1e6 if world else 0.0,
+        cpu_s=time.process_time() - began,
+        events=world.events if world else 0,
+        acknowledged=world.promises.acknowledged if world else 0,
+        counts=dict(sorted(world.counts.items())) if world else {},
+        options=world.options.differences() if world else {},
+    )
+    del world
+    gc.collect()
+    return outcome
+
+
+def seeds_of_commit(commit: str) -> Iterator[int]:
+    """Yield seeds drawn from a commit id, without end: the same for the same commit."""
+    number = 0
+    while True:
+        digest = hashlib.sha256(f"{commit} {number}".encode()).digest()
+        yield int.from_bytes(digest[:6], "big")
+        number += 1
+
+
+def run_seeds(
+    seeds: Iterable[int],
+    report: Callable[[Outcome], None],
+    *,
+    seconds: float = SECONDS,
+    jobs: int = 1,
+    time_limit_s: float | None = None,
+) -> None:
+    """Run seeds in order on ``jobs`` processes, until they or the time are used up."""
+    deadline = None if time_limit_s is None else time.monotonic() + time_limit_s
+    left = iter(seeds)
+    if jobs == 1:
+        for seed in left:
+            report(run_seed(seed, seconds))
+            if deadline is not None and time.monotonic() >= deadline:
+                return
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=jobs, mp_context=context) as pool:
+        running: set[Future[list[Outcome]]] = set()
+        while True:
+            while len(running) < jobs + 1 and (deadline is None or time.monotonic() < deadline):
+                chunk = list(islice(left, CHUNK))
+                if not chunk:
+                    break
+                running.add(pool.submit(_run_chunk, chunk, seconds))
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for outcome in chain.from_iterable(future.result() for future in done):
+                report(outcome)
+
+
+def _run_chunk(seeds: Sequence[int], seconds: float) -> list[Outcome]:
+    return [run_seed(seed, seconds) for seed in seeds]
+
+
+def digests_elsewhere(seeds: Sequence[int], seconds: float = SECONDS) -> dict[int, str]:
+    """Run seeds in a new process with another seed of ``hash``, and return their trace hashes.
+
+    Raises:
+        RuntimeError: that process failed; the text has what it said.
+    """
+    other = "1" if os.environ.get("PYTHONHASHSEED") == "2" else "2"
+    finished = subprocess.run(
+        [sys.executable, "-m", "chaos.sim.runner"],
+        input=json.dumps({"seeds": list(seeds), "seconds": seconds}),
+        capture_output=True,
+        text=True,
+        timeout=REPLAY_TIMEOUT_S,
+        env={**os.environ, "PYTHONHASHSEED": other},
+    )
+    if finished.returncode:
+        raise RuntimeError(f"the replaying process failed: {finished.stderr.strip()}")
+    return {int(seed): digest for seed, digest in json.loads(finished.stdout).items()}
+
+
+def _main() -> None:
+    asked = json.load(sys.stdin)
+    json.dump(
+        {seed: run_seed(seed, asked["seconds"]).digest for seed in asked["seeds"]}, sys.stdout
+    )
+
+
+if __name__ == "__main__":
+    _main()

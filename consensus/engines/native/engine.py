@@ -1,0 +1,496 @@
+"""NativeEngine: the asyncio shell around the driver.
+
+It owns what the driver must not: the clock that ticks, the sockets, the tasks that stream
+snapshots. Each event (a tick, a message, a proposal) is given to the driver; one ``pump`` at the
+end of the turn of the loop does the work of all of them, so that they share a write and a sync.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+import structlog
+
+from consensus.engine import Capabilities, Engine, EngineHost, Fault
+from consensus.engines.native.driver import Driver
+from consensus.errors import (
+    ConfigError,
+    ConsensusError,
+    NotLeader,
+    ProposalDropped,
+    ReadFailed,
+    Stopped,
+    StorageError,
+)
+from consensus.raft.config import CoreConfig
+from consensus.raft.configuration import Configuration
+from consensus.raft.invariants import InvariantViolated
+from consensus.raft.messages import AnyMessage, InstallSnapshot, SnapshotMeta
+from consensus.storage.files import RealFileSystem
+from consensus.storage.snapshots import StoredMeta
+from consensus.transport import wire_pb2 as wire
+from consensus.transport.codec import BadFrame, from_wire, to_wire
+from consensus.transport.tcp import ChunkReader, TcpTransport, TransportConfig
+from consensus.types import EngineStatus, Member, NodeId, Proposal, Role
+
+log = structlog.get_logger(__name__)
+
+ASKS_PENDING_MAX: Final = 10_000
+"""Questions to the leader under way at once. More are refused with ``ReadFailed``."""
+
+LATE_TICKS_MAX: Final = 3
+"""Ticks made up for after the loop was held: more would depose a leader for our own pause."""
+
+
+class NativeEngine(Engine):
+    """One member of a group on our own Raft.
+
+    Args:
+        node_id: this member's name, one of ``members``.
+        members: name to "host:port" of each founding member, the same on all of them.
+        directory: where the log and the snapshots are kept.
+        cluster: the cluster's name; peers of another one are refused.
+        election_timeout_ms: a follower campaigns after this to twice this without a leader.
+        heartbeat_interval_ms: the length of a tick, and between a leader's heartbeats.
+        snapshot_entries: applied entries after which the log is shortened.
+        dial: where to reach a peer, where that is not its own address (a proxy, for instance).
+    """
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        members: Mapping[NodeId, str],
+        directory: Path,
+        *,
+        cluster: str = "raftyard",
+        election_timeout_ms: int = 1000,
+        heartbeat_interval_ms: int = 100,
+        snapshot_entries: int = 10_000,
+        dial: Mapping[NodeId, str] | None = None,
+    ) -> None:
+        if node_id not in members:
+            raise ConfigError(f"{node_id!r} is not among the members: {', '.join(members)}")
+        self._node_id = node_id
+        self._addresses = dict(members)
+        self._dial = dict(dial or {})
+        self._directory = directory
+        self._tick_s = heartbeat_interval_ms / 1000
+        self._config = CoreConfig(
+            node_id=node_id,
+            election_timeout_ticks=max(2, election_timeout_ms // heartbeat_interval_ms),
+            heartbeat_ticks=1,
+        )
+        self._snapshot_entries = snapshot_entries
+        self._transport = TcpTransport(
+            TransportConfig(node_id=node_id, cluster=cluster, listen=members[node_id]), self
+        )
+        self._host: EngineHost | None = None
+        self._driver: Driver | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._snapshot_task: asyncio.Task[None] | None = None
+        self._streaming: set[NodeId] = set()
+        self._asks: dict[int, asyncio.Future[bytes]] = {}
+        self._ask_number = 0
+        self._pump_handle: asyncio.Handle | None = None
+        self._tick_handle: asyncio.TimerHandle | None = None
+        self._tick_due = 0.0
+        self._status_changed = asyncio.Event()
+        self._last_status: tuple[object, ...] = ()
+        self._last_view: EngineStatus | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the native engine promises."""
+        return Capabilities(
+            survives=(
+                Fault.PROCESS_CRASH_MINORITY
+                | Fault.PROCESS_CRASH_ALL
+                | Fault.POWER_LOSS
+                | Fault.PARTITION
+                | Fault.PAUSE
+                | Fault.MESSAGE_LOSS
+                | Fault.MESSAGE_DUPLICATION
+                | Fault.MESSAGE_REORDERING
+            ),
+            read_index=True,
+            leadership_transfer=True,
+            notes=("Damage on disk is found and stops the member; it is not repaired yet.",),
+        )
+
+    @property
+    def node_id(self) -> NodeId:
+        """This member's name."""
+        return self._node_id
+
+    # -- life ---------------------------------------------------------------------------------
+
+    async def start(self, host: EngineHost) -> None:
+        """Open the log, settle the machine, listen, dial, and begin to tick."""
+        self._host = host
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._driver = Driver(
+            self._config,
+            RealFileSystem(self._directory / "wal"),
+            RealFileSystem(self._directory / "snap"),
+            host,
+            Configuration.of(self._addresses),
+            random.Random(),
+            self._send,
+            snapshot_entries=self._snapshot_entries,
+            incarnation=int(time.time()),
+        )
+        if self._driver.torn_bytes:
+            log.info("cut an unfinished record off the log", bytes=self._driver.torn_bytes)
+        await self._transport.start({**self._addresses, **self._dial})
+        loop = asyncio.get_running_loop()
+        self._tick_due = loop.time() + self._tick_s
+        self._tick_handle = loop.call_at(self._tick_due, self._tick)
+        if len(self._addresses) == 1:
+            self._driver.core.campaign()
+        self._wake()
+
+    async def stop(self) -> None:
+        """Stop and close."""
+        self._host = None
+        for handle in (self._tick_handle, self._pump_handle):
+            if handle is not None:
+                handle.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._transport.stop()
+        for future in self._asks.values():
+            if not future.done():
+                future.set_exception(Stopped("the engine was stopped"))
+        if self._driver is not None:
+            self._driver.close()
+            self._driver = None
+
+    # -- what the node calls ------------------------------------------------------------------
+
+    def propose(self, proposals: Sequence[Proposal]) -> None:
+        """Give proposals to the driver; they share this turn's write."""
+        if self._driver is None:
+            return
+        self._driver.propose(proposals)
+        self._wake()
+
+    async def read_index(self, timeout_s: float) -> int:
+        """Confirm a read with a round of heartbeats; try again while leadership moves."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while True:
+            left = deadline - loop.time()
+            if left <= 0:
+                raise ReadFailed(f"no leader confirmed the read in {timeout_s:g} s")
+            index = await self._read_once(min(left, 5 * self._tick_s))
+            if index is not None:
+                return index
+
+    async def ask_leader(self, request: bytes, timeout_s: float) -> bytes:
+        """Ask the leader, which confirms with a round of heartbeats before it answers."""
+        driver = self._running()
+        leader = driver.core.leader
+        if leader is None:
+            raise NotLeader(None)
+        try:
+            async with asyncio.timeout(timeout_s):
+                if leader == self._node_id:
+                    return await self._answer(request, timeout_s)
+                if len(self._asks) >= ASKS_PENDING_MAX:
+                    raise ReadFailed(f"{ASKS_PENDING_MAX} questions to the leader are under way")
+                self._ask_number += 1
+                number = self._ask_number
+                future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+                self._asks[number] = future
+                try:
+                    self._transport.send(
+                        leader, wire.Envelope(ask=wire.Ask(number=number, request=request))
+                    )
+                    return await future
+                finally:
+                    del self._asks[number]
+        except TimeoutError:
+            raise ReadFailed(f"the leader did not answer in {timeout_s:g} s") from None
+
+    def status(self) -> EngineStatus:
+        """Return this member's view; once it has left after a failure, the last one it had."""
+        if self._driver is None and self._last_view is not None:
+            return self._last_view
+        core = self._running().core
+        return EngineStatus(
+            node_id=self._node_id,
+            role=core.role,
+            term=core.term,
+            leader=core.leader,
+            commit_index=core.commit_index,
+            log_index=core.log.last_index,
+            members=tuple(
+                Member(name, self._addresses.get(name, ""), name in core.configuration.learners)
+                for name in core.configuration.members
+            ),
+            has_quorum=core.leader is not None,
+        )
+
+    async def watch_status(self) -> AsyncIterator[EngineStatus]:
+        """Yield the status at each change."""
+        while self._driver is not None:
+            changed = self._status_changed
+            yield self.status()
+            await changed.wait()
+
+    def compact(self) -> None:
+        """Shorten the log soon."""
+        self._compact()
+
+    async def transfer_leadership(self, target: NodeId, timeout_s: float) -> None:
+        """Hand leadership over and wait until ``target`` leads."""
+        driver = self._running()
+        driver.core.transfer_leadership(target)
+        self._wake()
+        try:
+            async with asyncio.timeout(timeout_s):
+                async for status in self.watch_status():
+                    if status.leader == target:
+                        return
+        except TimeoutError:
+            raise ProposalDropped(
+                f"{target} did not take over leadership in {timeout_s:g} s"
+            ) from None
+
+    # -- what the transport calls -------------------------------------------------------------
+
+    def received(self, sender: NodeId, envelope: wire.Envelope) -> None:
+        """One message of a peer."""
+        driver = self._driver
+        if driver is None:
+            return
+        message = from_wire(envelope, sender, self._node_id)
+        if message is not None:
+            try:
+                driver.receive(message)
+            except InvariantViolated as error:
+                self._halt(f"a message of {sender} cannot be: {error}")
+                return
+            self._wake()
+            return
+        match envelope.WhichOneof("body"):
+            case "ask":
+                self._spawn(self._answer_peer(sender, envelope.ask))
+            case "answer":
+                self._answered(envelope.answer)
+            case _:
+                pass  # from a newer version: what we do not know we do not need
+
+    async def snapshot_incoming(
+        self, sender: NodeId, term: int, header: wire.Snapshot, chunks: ChunkReader
+    ) -> None:
+        """Write a peer's snapshot aside, then give it to the core."""
+        driver = self._running()
+        configuration = Configuration.decode(header.configuration)
+        meta = StoredMeta(
+            SnapshotMeta(header.index, header.term, configuration),
+            header.command_index,
+            header.clock_ms,
+        )
+        if header.index <= driver.core.commit_index:
+            raise ConfigError(f"already at index {driver.core.commit_index}")
+        writer = driver.snapshots.writer(meta)
+        finished = False
+        try:
+            while (chunk := await chunks()) is not None:
+                writer.write(chunk)
+            writer.finish()
+            finished = True
+        finally:
+            if not finished:
+                writer.abort()
+        driver.receive_snapshot(
+            InstallSnapshot(sender=sender, receiver=self._node_id, term=term, snapshot=meta.raft),
+            meta,
+        )
+        self._pump()
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _running(self) -> Driver:
+        if self._driver is None:
+            raise Stopped("the engine was stopped")
+        return self._driver
+
+    def _wake(self) -> None:
+        if self._pump_handle is None and self._driver is not None:
+            self._pump_handle = asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        if self._pump_handle is not None:
+            self._pump_handle.cancel()
+            self._pump_handle = None
+        if self._driver is None:
+            return
+        try:
+            self._driver.pump()
+            if self._host is not None and self._host.is_halted():
+                self._leave()
+                return
+            if self._driver.wants_compaction:
+                self._compact()
+        except (StorageError, InvariantViolated) as error:
+            self._halt(str(error))
+            return
+        self._announce()
+
+    def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        late = min(int((now - self._tick_due) / self._tick_s), LATE_TICKS_MAX)
+        self._tick_due = max(self._tick_due + self._tick_s, now)
+        self._tick_handle = loop.call_at(self._tick_due, self._tick)
+        if self._driver is None:
+            return
+        for _ in range(1 + late):
+            self._driver.tick()
+        self._wake()
+
+    def _send(self, message: AnyMessage) -> None:
+        if isinstance(message, InstallSnapshot):
+            if message.receiver not in self._streaming:
+                self._streaming.add(message.receiver)
+                self._spawn(self._stream_snapshot(message.receiver))
+            return
+        self._transport.send(message.receiver, to_wire(message))
+
+    async def _stream_snapshot(self, peer: NodeId) -> None:
+        driver = self._running()
+        arrived = False
+        try:
+            meta, chunks, release = driver.outgoing_snapshot()
+            log.info("sending a snapshot", peer=peer, index=meta.raft.index)
+            try:
+                header = wire.Snapshot(
+                    index=meta.raft.index,
+                    term=meta.raft.term,
+                    configuration=meta.raft.configuration.encode(),
+                    clock_ms=meta.clock_ms,
+                    command_index=meta.command_index,
+                )
+                await self._transport.send_snapshot(peer, driver.core.term, header, chunks)
+                arrived = True
+            finally:
+                release()
+        except (OSError, TimeoutError, BadFrame, asyncio.IncompleteReadError) as error:
+            log.warning("a snapshot did not arrive", peer=peer, reason=str(error))
+        finally:
+            self._streaming.discard(peer)
+            if self._driver is not None:
+                self._driver.core.snapshot_reported(peer, arrived=arrived)
+                self._wake()
+
+    async def _read_once(self, timeout_s: float) -> int | None:
+        driver = self._running()
+        future: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+
+        def done(index: int | None) -> None:
+            if not future.done():
+                future.set_result(index)
+
+        driver.read_index(done)
+        self._wake()
+        try:
+            async with asyncio.timeout(timeout_s):
+                index = await future
+        except TimeoutError:
+            driver.forget_read(done)
+            return None
+        if index is None:
+            await asyncio.sleep(min(timeout_s, self._tick_s / 4))
+        return index
+
+    async def _answer(self, request: bytes, timeout_s: float) -> bytes:
+        if self._host is None:
+            raise Stopped("the engine was stopped")
+        if not self._running().core.is_leader:
+            raise NotLeader(self._running().core.leader)
+        if await self._read_once(timeout_s) is None:
+            raise NotLeader(None)
+        return await self._host.answer(request)
+
+    async def _answer_peer(self, sender: NodeId, ask: wire.Ask) -> None:
+        answer = wire.Answer(number=ask.number)
+        try:
+            answer.response = await self._answer(ask.request, 5 * self._tick_s)
+        except NotLeader:
+            answer.not_leader = True
+        except ConsensusError as error:
+            answer.failure = str(error)
+        self._transport.send(sender, wire.Envelope(answer=answer))
+
+    def _answered(self, answer: wire.Answer) -> None:
+        future = self._asks.get(answer.number)
+        if future is None or future.done():
+            return
+        if answer.not_leader:
+            future.set_exception(NotLeader(None))
+        elif answer.failure:
+            future.set_exception(ReadFailed(answer.failure))
+        else:
+            future.set_result(answer.response)
+
+    def _compact(self) -> None:
+        driver = self._driver
+        if driver is None or self._host is None or self._snapshot_task is not None:
+            return
+        position = self._host.position()
+        if position.index:
+            driver.shorten_to_command(position.index)
+            return
+        self._snapshot_task = self._spawn(self._write_snapshot(driver))
+
+    async def _write_snapshot(self, driver: Driver) -> None:
+        try:
+            for _ in driver.take_snapshot():
+                await asyncio.sleep(0)
+        except StorageError as error:
+            self._halt(str(error))
+        finally:
+            self._snapshot_task = None
+
+    def _announce(self) -> None:
+        driver = self._driver
+        if driver is None:
+            return
+        core = driver.core
+        now = (core.role, core.term, core.leader, core.configuration)
+        if now != self._last_status:
+            if core.role is Role.LEADER and self._last_status[:1] != (Role.LEADER,):
+                log.info("became leader", term=core.term)
+            self._last_status = now
+            self._status_changed.set()
+            self._status_changed = asyncio.Event()
+
+    def _halt(self, reason: str) -> None:
+        if self._host is not None:
+            self._host.halt(reason)
+        self._leave()
+
+    def _leave(self) -> None:
+        """Take no further part: the others must be able to go on without this member."""
+        if self._driver is not None:
+            self._last_view = attrs.evolve(
+                self.status(), role=Role.FOLLOWER, leader=None, has_quorum=False
+            )
+            self._driver.close()
+            self._driver = None
+        self._status_changed.set()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

@@ -1,0 +1,94 @@
+"""Changing who is in the group (thesis, chapter 4; joint consensus, section 4.3).
+
+* A configuration is in force from the moment its entry is appended, committed or not, and is
+  undone when that entry is truncated.
+* At most one change is uncommitted at a time, and a new leader changes nothing before an entry of
+  its own term is committed (the bug in single-server changes that was found in 2015).
+* A joint configuration ends by itself: when it is committed, its leader appends the next one.
+* A leader that is not in the configuration that was committed steps down, and names a successor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from consensus.errors import ProposalDropped
+from consensus.raft import replication
+from consensus.raft.configuration import Configuration
+from consensus.raft.messages import EntryKind, Heartbeat, LogEntry
+from consensus.types import NodeId
+
+if TYPE_CHECKING:
+    from consensus.raft.core import Core
+
+
+def load(core: Core) -> None:
+    """Find the configurations in force from the snapshot and the log, as after a restart."""
+    core.configurations = [(core.log.snapshot.index, core.log.snapshot.configuration)]
+    appended(core, core.log.slice(core.log.first_index, core.log.last_index + 1))
+
+
+def appended(core: Core, entries: Sequence[LogEntry]) -> None:
+    """Entries were appended: a configuration among them is in force now."""
+    for entry in entries:
+        if entry.kind is EntryKind.CONFIGURATION:
+            core.configurations.append((entry.index, Configuration.decode(entry.data)))
+            if core.is_leader:
+                for peer in core.configuration.members:
+                    replication.add_peer(core, peer)
+
+
+def truncated(core: Core, last_index: int) -> None:
+    """Entries after ``last_index`` are gone, and with them their configurations."""
+    while core.configurations[-1][0] > last_index and len(core.configurations) > 1:
+        core.configurations.pop()
+
+
+def configuration_at(core: Core, index: int) -> Configuration:
+    """Return the configuration as of ``index``, for a snapshot there."""
+    return next(configuration for at, configuration in reversed(core.configurations) if at <= index)
+
+
+def forget_before(core: Core, index: int) -> None:
+    """The log was compacted up to ``index``: keep the configuration in force there and later."""
+    newest = configuration_at(core, index)
+    later = [item for item in core.configurations if item[0] > index]
+    core.configurations = [(index, newest), *later]
+
+
+def propose_change(core: Core, voters: Iterable[NodeId], learners: Iterable[NodeId]) -> int:
+    """Append the next configuration on the way to these members; return its index."""
+    if core.configurations[-1][0] > core.commit_index:
+        raise ProposalDropped("a change of members is not committed yet")
+    if not core.log.has(core.commit_index, core.term):
+        raise ProposalDropped("this leader has not committed an entry of its term yet")
+    target = core.configuration.change(voters, learners)
+    core.append_own([(EntryKind.CONFIGURATION, target.encode())])
+    return core.log.last_index
+
+
+def committed(core: Core) -> None:
+    """The leader's commit index moved: end a joint configuration, let go of who left."""
+    index, configuration = core.configurations[-1]
+    if index > core.commit_index:
+        return
+    if configuration.joint:
+        if core.transfer_target is None:
+            core.append_own([(EntryKind.CONFIGURATION, configuration.leave_joint().encode())])
+        return
+    for peer in core.peers:
+        if peer not in configuration.members:
+            # One last word, so that it can know that it was removed.
+            core.send(
+                Heartbeat(
+                    sender=core.node_id,
+                    receiver=peer,
+                    term=core.term,
+                    leader_commit=min(core.commit_index, core.progress[peer].match_index),
+                    round=0,
+                )
+            )
+            del core.progress[peer]
+    if not configuration.is_voter(core.node_id):
+        replication.resign(core)

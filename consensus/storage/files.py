@@ -1,0 +1,138 @@
+"""The few things that storage asks of a file system, and the real one.
+
+Three facts that everything above relies on, and nothing more: what was written before a ``sync``
+returned is there after a crash; a file's own bytes may be torn or missing where it was not synced;
+a rename or a new name is durable once its directory was synced.
+"""
+
+from __future__ import annotations
+
+import abc
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class File(abc.ABC):
+    """One open file, read and written at offsets (bytes)."""
+
+    @abc.abstractmethod
+    def read(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` bytes at ``offset``; fewer at the end of the file."""
+
+    @abc.abstractmethod
+    def write(self, offset: int, data: bytes) -> None:
+        """Write all of ``data`` at ``offset``. Not durable before ``sync``."""
+
+    @abc.abstractmethod
+    def sync(self) -> None:
+        """Make every write so far durable. After a failure nothing is known: never try again."""
+
+    @abc.abstractmethod
+    def size(self) -> int:
+        """Return the file's length in bytes."""
+
+    @abc.abstractmethod
+    def resize(self, size: int) -> None:
+        """Reserve or cut the file to ``size`` bytes; new bytes read as zero."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close. Does not sync."""
+
+
+class FileSystem(abc.ABC):
+    """Names in one directory."""
+
+    @abc.abstractmethod
+    def open(self, name: str) -> File:
+        """Open a file for reading and writing; create it where it is missing."""
+
+    @abc.abstractmethod
+    def names(self) -> Sequence[str]:
+        """Return the names in the directory, sorted."""
+
+    @abc.abstractmethod
+    def rename(self, old: str, new: str) -> None:
+        """Rename, replacing ``new``. Durable after ``sync_names``."""
+
+    @abc.abstractmethod
+    def remove(self, name: str) -> None:
+        """Remove a file. Durable after ``sync_names``."""
+
+    @abc.abstractmethod
+    def sync_names(self) -> None:
+        """Make creations, renames and removals durable."""
+
+
+class RealFile(File):
+    """A file of the operating system."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Read at an offset."""
+        return os.pread(self._fd, size, offset)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write all of it."""
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._fd, view, offset)
+            view = view[written:]
+            offset += written
+
+    def sync(self) -> None:
+        """``fdatasync``: data, and what of the metadata is needed to read it."""
+        os.fdatasync(self._fd)
+
+    def size(self) -> int:
+        """Length in bytes."""
+        return os.fstat(self._fd).st_size
+
+    def resize(self, size: int) -> None:
+        """Reserve real blocks when growing, so that a later sync need not update metadata."""
+        if size > self.size():
+            os.posix_fallocate(self._fd, 0, size)
+            os.fsync(self._fd)
+        else:
+            os.ftruncate(self._fd, size)
+
+    def close(self) -> None:
+        """Close the descriptor, once."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class RealFileSystem(FileSystem):
+    """One directory of the operating system, made where it is missing."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def open(self, name: str) -> File:
+        """Open a file of this directory."""
+        return RealFile(self.directory / name)
+
+    def names(self) -> Sequence[str]:
+        """Names, sorted."""
+        return sorted(os.listdir(self.directory))
+
+    def rename(self, old: str, new: str) -> None:
+        """Atomic replacement."""
+        os.replace(self.directory / old, self.directory / new)
+
+    def remove(self, name: str) -> None:
+        """Unlink."""
+        os.unlink(self.directory / name)
+
+    def sync_names(self) -> None:
+        """``fsync`` of the directory."""
+        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,96 @@
+"""How one record of the write-ahead log looks on disk, and how it is checked.
+
+    crc32c    u32   over everything that follows
+    length    u32   of the body
+    kind      u8
+    body
+
+A length of zero with a zero checksum is the untouched, preallocated rest of a segment.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import Final
+
+import attrs
+import google_crc32c
+
+from consensus.raft.messages import EntryKind, LogEntry
+from consensus.raft.ready import HardState
+
+HEADER: Final = struct.Struct("<IIB")
+_PREFIX: Final = struct.Struct("<IB")
+_ENTRY: Final = struct.Struct("<QQB")
+_HARD_STATE: Final = struct.Struct("<QQ")
+_BASE: Final = struct.Struct("<QQQ")
+
+RECORD_BYTES_MAX: Final = 256 * 1024 * 1024
+"""A longer length is damage, not a record: nothing that large is ever written."""
+
+
+class RecordKind(enum.IntEnum):
+    """What a record says."""
+
+    ENTRY = 1
+    HARD_STATE = 2
+    BASE = 3
+
+
+@attrs.frozen(slots=True)
+class Base:
+    """The log continues after this index and term; who is in the group then.
+
+    ``command_index`` counts the commands among the entries up to it. ``configuration`` is empty
+    only at index 0, where the group's first one is not in any log.
+    """
+
+    index: int
+    term: int
+    command_index: int = 0
+    configuration: bytes = b""
+
+
+Record = LogEntry | HardState | Base
+
+
+def crc32c(data: bytes) -> int:
+    """Return the CRC32C of ``data``."""
+    return int(google_crc32c.value(data))
+
+
+def encode(record: Record) -> bytes:
+    """Return the record's bytes, checksum first."""
+    match record:
+        case LogEntry():
+            kind = RecordKind.ENTRY
+            body = _ENTRY.pack(record.index, record.term, record.kind) + record.data
+        case HardState():
+            kind = RecordKind.HARD_STATE
+            voted_for = (record.voted_for or "").encode()
+            body = _HARD_STATE.pack(record.term, record.commit_index) + voted_for
+        case Base():
+            kind = RecordKind.BASE
+            body = _BASE.pack(record.index, record.term, record.command_index)
+            body += record.configuration
+    rest = _PREFIX.pack(len(body), kind) + body
+    return crc32c(rest).to_bytes(4, "little") + rest
+
+
+def decode_body(kind: int, body: bytes) -> Record:
+    """Read the body of a record whose checksum was right.
+
+    Raises:
+        ValueError: the kind is unknown: a newer version wrote it.
+    """
+    if kind == RecordKind.ENTRY:
+        index, term, entry_kind = _ENTRY.unpack_from(body)
+        return LogEntry(index, term, EntryKind(entry_kind), body[_ENTRY.size :])
+    if kind == RecordKind.HARD_STATE:
+        term, commit_index = _HARD_STATE.unpack_from(body)
+        return HardState(term, body[_HARD_STATE.size :].decode() or None, commit_index)
+    if kind == RecordKind.BASE:
+        index, term, command_index = _BASE.unpack_from(body)
+        return Base(index, term, command_index, body[_BASE.size :])
+    raise ValueError(f"record kind {kind} is unknown to this version")

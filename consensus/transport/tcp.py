@@ -1,0 +1,366 @@
+"""Peer connections over TCP.
+
+Each member dials each other one, and a connection carries messages one way: what A says to B goes
+over the connection that A dialled. The first frame is a ``Hello`` with the cluster, the group and
+both names; the other side answers ``Welcome`` or refuses by name. A lost connection is dialled
+again with growing pauses. What cannot be queued is dropped, which Raft expects of a network.
+
+A snapshot goes over a connection of its own, so that it delays no heartbeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import ssl
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Final, Protocol
+
+import attrs
+import structlog
+
+from consensus.errors import ConfigError
+from consensus.transport import wire_pb2 as wire
+from consensus.transport.codec import (
+    PREFIX_BYTES,
+    WIRE_VERSION,
+    BadFrame,
+    pack,
+    unpack,
+    unpack_prefix,
+)
+from consensus.types import NodeId
+
+log = structlog.get_logger(__name__)
+
+QUEUE_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Bytes that wait for one peer. More are dropped: the peer is not keeping up."""
+
+DIAL_TIMEOUT_S: Final = 1.0
+RETRY_MIN_S: Final = 0.02
+RETRY_MAX_S: Final = 0.5
+HELLO_TIMEOUT_S: Final = 5.0
+
+
+class Receiver(Protocol):
+    """What a transport delivers to."""
+
+    def received(self, sender: NodeId, envelope: wire.Envelope) -> None:
+        """One message of a peer, in the order that it sent them on one connection."""
+
+    async def snapshot_incoming(
+        self, sender: NodeId, term: int, header: wire.Snapshot, chunks: ChunkReader
+    ) -> None:
+        """A peer streams a snapshot. Return when it is in place; raise to refuse it."""
+
+
+ChunkReader = Callable[[], Awaitable[bytes | None]]
+"""Returns the next chunk of a snapshot; None after the last."""
+
+
+@attrs.frozen(slots=True, kw_only=True)
+class TransportConfig:
+    """Who this member is and where it listens.
+
+    Args:
+        node_id: this member.
+        cluster: the cluster's name; members of another one are refused.
+        listen: "host:port" to listen on.
+        tls_server: TLS for what others dial; None for plain TCP.
+        tls_client: TLS for what this member dials.
+    """
+
+    node_id: NodeId
+    cluster: str
+    listen: str
+    group_id: int = 0
+    tls_server: ssl.SSLContext | None = None
+    tls_client: ssl.SSLContext | None = None
+
+
+class TcpTransport:
+    """One member's connections.
+
+    Args:
+        config: who and where.
+        receiver: gets what peers send.
+    """
+
+    def __init__(self, config: TransportConfig, receiver: Receiver) -> None:
+        self._config = config
+        self._receiver = receiver
+        self._peers: dict[NodeId, _Peer] = {}
+        self._server: asyncio.Server | None = None
+        self._incoming: set[asyncio.Task[None]] = set()
+
+    async def start(self, addresses: Mapping[NodeId, str]) -> None:
+        """Listen, and begin to dial the others.
+
+        Raises:
+            ConfigError: the address cannot be listened on.
+        """
+        host, port = split_address(self._config.listen)
+        try:
+            self._server = await asyncio.start_server(
+                self._accepted, host, port, ssl=self._config.tls_server
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen for peers on {self._config.listen}: {error.strerror or error}; "
+                "is another member running with this address?"
+            ) from error
+        for peer, address in addresses.items():
+            self.add_peer(peer, address)
+
+    async def stop(self) -> None:
+        """Close everything."""
+        if self._server is not None:
+            self._server.close()
+        for peer in self._peers.values():
+            peer.stop()
+        tasks = [*self._incoming, *(peer.task for peer in self._peers.values())]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._peers.clear()
+
+    def add_peer(self, peer: NodeId, address: str) -> None:
+        """Begin to dial a member, or dial it elsewhere from now on."""
+        if peer == self._config.node_id:
+            return
+        known = self._peers.get(peer)
+        if known is not None:
+            known.address = address
+            return
+        self._peers[peer] = _Peer(self._config, peer, address)
+
+    def remove_peer(self, peer: NodeId) -> None:
+        """Stop dialling a member."""
+        known = self._peers.pop(peer, None)
+        if known is not None:
+            known.stop()
+
+    def send(self, peer: NodeId, envelope: wire.Envelope) -> None:
+        """Queue a message; dropped where the peer is unknown, away, or far behind."""
+        known = self._peers.get(peer)
+        if known is not None:
+            known.send(envelope)
+
+    def connected(self, peer: NodeId) -> bool:
+        """Whether messages to this peer have a connection now."""
+        known = self._peers.get(peer)
+        return known is not None and known.writer is not None
+
+    async def send_snapshot(
+        self, peer: NodeId, term: int, header: wire.Snapshot, chunks: Iterator[bytes]
+    ) -> None:
+        """Stream a snapshot to a peer on a connection of its own.
+
+        Raises:
+            OSError, BadFrame: it did not arrive.
+        """
+        known = self._peers.get(peer)
+        if known is None:
+            raise OSError(f"{peer} is not a peer")
+        reader, writer = await known.dial(wire.Hello.SNAPSHOT)
+        try:
+            writer.write(pack(wire.Envelope(term=term, snapshot=header)))
+            for chunk in chunks:
+                writer.write(pack(wire.Envelope(snapshot_chunk=chunk)))
+                await writer.drain()
+                await asyncio.sleep(0)
+            writer.write(pack(wire.Envelope(snapshot_end=b"\1")))
+            await writer.drain()
+            answer = await _read_envelope(reader)
+            if answer.WhichOneof("body") != "welcome" or answer.welcome.refusal:
+                raise OSError(f"{peer} refused the snapshot: {answer.welcome.refusal}")
+        finally:
+            writer.close()
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._attend(reader, writer))
+        self._incoming.add(task)
+        task.add_done_callback(self._incoming.discard)
+
+    async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._serve(reader, writer)
+        except (OSError, asyncio.IncompleteReadError, TimeoutError):
+            pass  # the peer dials again
+        except BadFrame as error:
+            log.warning("a peer connection was ended", reason=str(error))
+        finally:
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with asyncio.timeout(HELLO_TIMEOUT_S):
+            envelope = await _read_envelope(reader)
+        hello = envelope.hello
+        refusal = self._refusal(envelope)
+        writer.write(pack(wire.Envelope(welcome=wire.Welcome(refusal=refusal))))
+        await writer.drain()
+        if refusal:
+            log.warning("a peer was refused", peer=hello.sender, reason=refusal)
+            return
+        if hello.purpose == wire.Hello.SNAPSHOT:
+            await self._serve_snapshot(hello.sender, reader, writer)
+            return
+        received = self._receiver.received
+        sender = hello.sender
+        while True:
+            received(sender, await _read_envelope(reader))
+
+    async def _serve_snapshot(
+        self, sender: NodeId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        first = await _read_envelope(reader)
+        if first.WhichOneof("body") != "snapshot":
+            raise BadFrame("a snapshot connection did not begin with a snapshot's header")
+
+        async def next_chunk() -> bytes | None:
+            envelope = await _read_envelope(reader)
+            match envelope.WhichOneof("body"):
+                case "snapshot_chunk":
+                    return envelope.snapshot_chunk
+                case "snapshot_end":
+                    return None
+                case other:
+                    raise BadFrame(f"{other} in the middle of a snapshot")
+
+        refusal = ""
+        try:
+            await self._receiver.snapshot_incoming(sender, first.term, first.snapshot, next_chunk)
+        except ConfigError as error:
+            refusal = str(error)
+        writer.write(pack(wire.Envelope(welcome=wire.Welcome(refusal=refusal))))
+        await writer.drain()
+
+    def _refusal(self, envelope: wire.Envelope) -> str:
+        hello = envelope.hello
+        own = self._config
+        if envelope.WhichOneof("body") != "hello":
+            return "the connection did not begin with a hello"
+        if hello.version != WIRE_VERSION:
+            return f"wire version {hello.version}; this member speaks version {WIRE_VERSION}"
+        if hello.cluster != own.cluster:
+            return f"{hello.sender} is of cluster {hello.cluster}; this is cluster {own.cluster}"
+        if hello.group != own.group_id:
+            return f"group {hello.group}; this member is of group {own.group_id}"
+        if hello.receiver != own.node_id:
+            return f"{hello.receiver} was meant; this is {own.node_id}"
+        return ""
+
+
+class _Peer:
+    """The connection to one other member, dialled again whenever it is lost."""
+
+    def __init__(self, config: TransportConfig, peer: NodeId, address: str) -> None:
+        self.address = address
+        self.writer: asyncio.StreamWriter | None = None
+        self._config = config
+        self._peer = peer
+        self._queue: list[bytes] = []
+        self._flush: asyncio.Handle | None = None
+        self._refused = ""
+        self.task = asyncio.get_running_loop().create_task(self._run(), name=f"peer {peer}")
+
+    def send(self, envelope: wire.Envelope) -> None:
+        """Queue a frame for the end of this turn of the loop."""
+        writer = self.writer
+        if writer is None or writer.transport.get_write_buffer_size() > QUEUE_BYTES_MAX:
+            return
+        self._queue.append(pack(envelope))
+        if self._flush is None:
+            self._flush = asyncio.get_running_loop().call_soon(self._write)
+
+    def stop(self) -> None:
+        """Give up the connection."""
+        self.task.cancel()
+        if self._flush is not None:
+            self._flush.cancel()
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None
+
+    async def dial(
+        self, purpose: wire.Hello.Purpose
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect and be welcomed.
+
+        Raises:
+            OSError: nobody answers there, or we were refused (the text says why).
+        """
+        host, port = split_address(self.address)
+        async with asyncio.timeout(DIAL_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(host, port, ssl=self._config.tls_client)
+        hello = wire.Hello(
+            version=WIRE_VERSION,
+            cluster=self._config.cluster,
+            group=self._config.group_id,
+            sender=self._config.node_id,
+            receiver=self._peer,
+            purpose=purpose,
+        )
+        try:
+            writer.write(pack(wire.Envelope(hello=hello)))
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
+                answer = await _read_envelope(reader)
+            if answer.welcome.refusal:
+                raise OSError(f"{self._peer} refused: {answer.welcome.refusal}")
+        except BaseException:
+            writer.close()
+            raise
+        return reader, writer
+
+    async def _run(self) -> None:
+        pause = RETRY_MIN_S
+        while True:
+            try:
+                reader, writer = await self.dial(wire.Hello.MESSAGES)
+            except (OSError, TimeoutError, BadFrame, asyncio.IncompleteReadError) as error:
+                self._say_refused(str(error))
+                await asyncio.sleep(pause * (1 + random.random() / 2))
+                pause = min(pause * 2, RETRY_MAX_S)
+                continue
+            pause = RETRY_MIN_S
+            self.writer = writer
+            try:
+                await reader.read()  # the other side says nothing: this returns when it is gone
+            except OSError:
+                pass
+            finally:
+                self.writer = None
+                self._queue.clear()
+                with contextlib.suppress(OSError):
+                    writer.close()
+
+    def _say_refused(self, reason: str) -> None:
+        if "refused:" in reason and reason != self._refused:
+            self._refused = reason
+            log.warning("a peer refuses this member", peer=self._peer, reason=reason)
+
+    def _write(self) -> None:
+        self._flush = None
+        frames, self._queue = self._queue, []
+        if self.writer is not None and not self.writer.is_closing():
+            self.writer.write(b"".join(frames))
+
+
+async def _read_envelope(reader: asyncio.StreamReader) -> wire.Envelope:
+    length, checksum = unpack_prefix(await reader.readexactly(PREFIX_BYTES))
+    return unpack(await reader.readexactly(length), checksum)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of "host:port"; IPv6 hosts stand in brackets.
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError(f"{address!r} is not of the form host:port")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,151 @@
+"""One driver of the native engine on disks in memory, with a machine that is a list of commands."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Iterator, Sequence
+
+from consensus.engine import EngineHost
+from consensus.engines.native.driver import Driver, encode_proposal
+from consensus.errors import ConsensusError
+from consensus.raft.config import CoreConfig
+from consensus.raft.configuration import Configuration
+from consensus.raft.messages import AnyMessage, AppendEntries, EntryKind, LogEntry
+from consensus.statemachine import BytesSnapshot, StateSnapshot
+from consensus.types import Committed, NodeId, Position, Proposal, ProposalId
+from tests.consensus.storage.images import MemoryFiles
+
+SEGMENT_BYTES = 16_384
+ABC = Configuration.of("abc")
+
+
+class ListHost(EngineHost):
+    """A node whose machine is the list of commands that it applied.
+
+    Args:
+        durable: where its state on disk stands, and what it holds, for a durable machine.
+    """
+
+    def __init__(self, durable: tuple[Position, list[str]] | None = None) -> None:
+        self.durable = durable
+        self.at, self.commands = durable or (Position(), [])
+        self.commands = list(self.commands)
+        self.outcomes: dict[int, ConsensusError] = {}
+        self.discarded: list[str] = []
+        self.halted = ""
+
+    def position(self) -> Position:
+        return self.durable[0] if self.durable else Position()
+
+    def discard(self, reason: str) -> None:
+        self.discarded.append(reason)
+        self.durable, self.at, self.commands = None, Position(), []
+
+    def committed(self, batch: Sequence[Committed]) -> None:
+        for item in batch:
+            assert item.index == self.at.index + 1, f"{item.index} after {self.at.index}"
+            self.commands.append(item.proposal.command.decode())
+            self.at = Position(item.index, item.term, item.proposal.clock_ms)
+
+    def dropped(self, proposal: ProposalId, error: ConsensusError) -> None:
+        assert proposal.sequence not in self.outcomes, "told twice"
+        self.outcomes[proposal.sequence] = error
+
+    def snapshot(self) -> tuple[Position, StateSnapshot]:
+        return self.at, BytesSnapshot(json.dumps(self.commands).encode())
+
+    def restore_steps(self, position: Position, chunks: Iterable[bytes]) -> Iterator[None]:
+        self.commands = json.loads(b"".join(chunks))
+        self.at = position
+        yield
+
+    async def answer(self, request: bytes) -> bytes:
+        return request
+
+    def halt(self, reason: str) -> None:
+        self.halted = reason
+
+    def is_halted(self) -> bool:
+        return bool(self.halted)
+
+
+class Member:
+    """A driver, its disks, and what it sent."""
+
+    def __init__(
+        self,
+        name: NodeId = "b",
+        *,
+        log_files: MemoryFiles | None = None,
+        snapshot_files: MemoryFiles | None = None,
+        host: ListHost | None = None,
+        bootstrap: Configuration = ABC,
+        incarnation: int = 1,
+        catch_up_entries: int = 0,
+    ) -> None:
+        self.log_files = log_files or MemoryFiles()
+        self.snapshot_files = snapshot_files or MemoryFiles()
+        self.host = host or ListHost()
+        self.sent: list[AnyMessage] = []
+        self.driver = Driver(
+            CoreConfig(node_id=name),
+            self.log_files,
+            self.snapshot_files,
+            self.host,
+            bootstrap,
+            random.Random(0),
+            self.sent.append,
+            segment_bytes=SEGMENT_BYTES,
+            incarnation=incarnation,
+            catch_up_entries=catch_up_entries,
+        )
+        self.driver.pump()
+
+    def again(self, image: dict[str, bytes] | None = None, host: ListHost | None = None) -> Member:
+        """Start anew from the same disks, or from this image of the log's."""
+        return Member(
+            self.driver.core.node_id,
+            log_files=MemoryFiles(self.log_files.image() if image is None else image),
+            snapshot_files=MemoryFiles(self.snapshot_files.image()),
+            host=host,
+        )
+
+    def receive(self, message: AnyMessage) -> list[AnyMessage]:
+        """Take in a message, and return what was said to it."""
+        self.sent.clear()
+        self.driver.receive(message)
+        self.driver.pump()
+        return list(self.sent)
+
+    def append(
+        self, prev: tuple[int, int], *entries: LogEntry, term: int, commit: int = 0
+    ) -> list[AnyMessage]:
+        """Let leader "a" send entries."""
+        return self.receive(
+            AppendEntries(
+                sender="a",
+                receiver=self.driver.core.node_id,
+                term=term,
+                prev_log_index=prev[0],
+                prev_log_term=prev[1],
+                entries=entries,
+                leader_commit=commit,
+            )
+        )
+
+
+def proposal(sequence: int, text: str = "") -> Proposal:
+    """A proposal of member 1."""
+    return Proposal(ProposalId(1, 1, sequence), 1_000 + sequence, (text or f"c{sequence}").encode())
+
+
+def command(index: int, term: int, text: str = "") -> LogEntry:
+    """A command in the log."""
+    data = encode_proposal(proposal(index, text or f"{index}@{term}"))
+    return LogEntry(index, term, EntryKind.COMMAND, data)
+
+
+def noop(index: int, term: int) -> LogEntry:
+    """A new leader's first entry."""
+    return LogEntry(index, term, EntryKind.NOOP, b"")
