@@ -53,6 +53,7 @@ class EngineChoice:
 ENGINES: Final = {
     "local": EngineChoice("consensus.engines.local:LocalEngine", members=1),
     "pysyncobj": EngineChoice("consensus.engines.pysyncobj:PySyncObjEngine"),
+    "native": EngineChoice("consensus.engines.native:NativeEngine"),
 }
 
 

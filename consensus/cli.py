@@ -22,6 +22,7 @@ import uvloop
 from consensus.client import Client
 from consensus.engine import Engine
 from consensus.engines.local import LocalEngine
+from consensus.engines.native import NativeEngine
 from consensus.engines.pysyncobj import PySyncObjEngine
 from consensus.errors import ConfigError, ConsensusError, OutcomeUnknown, StorageError
 from consensus.loading import load_machine
@@ -98,7 +99,10 @@ def main() -> None:
 @click.option("--listen-client-urls", default=DEFAULT_CLIENT_URL, show_default=True)
 @click.option("--initial-cluster", default="", help="Every member: name=http://host:port,...")
 @click.option(
-    "--engine", type=click.Choice(["pysyncobj", "local"]), default="pysyncobj", show_default=True
+    "--engine",
+    type=click.Choice(["pysyncobj", "native", "local"]),
+    default="pysyncobj",
+    show_default=True,
 )
 @click.option("--election-timeout", default=1000, show_default=True, help="Milliseconds.")
 @click.option("--heartbeat-interval", default=100, show_default=True, help="Milliseconds.")
@@ -144,6 +148,16 @@ def _engine(
         if len(members) > 1:
             raise ConfigError("--engine local is one member in memory; it cannot be a cluster")
         return LocalEngine(name)
+    if kind == "native":
+        return NativeEngine(
+            name,
+            members,
+            directory,
+            election_timeout_ms=flags["election_timeout"],
+            heartbeat_interval_ms=flags["heartbeat_interval"],
+            snapshot_entries=flags["snapshot_count"],
+            listen=listen,
+        )
     return PySyncObjEngine(
         name,
         members,

@@ -9,6 +9,7 @@ from typing import Final
 
 from consensus.engine import Engine
 from consensus.engines.local import LocalEngine
+from consensus.engines.native import NativeEngine
 from consensus.engines.pysyncobj import PySyncObjEngine
 from consensus.errors import ConfigError
 from kvstore.config import ServerConfig
@@ -31,6 +32,19 @@ def build_engine(config: ServerConfig, directory: Path) -> Engine:
     if config.engine == "local":
         return LocalEngine(config.name)
     members = {name: urls[0].address for name, urls in config.initial_cluster.items()}
+    dial = read_peer_dial(os.environ.get(PEER_DIAL_VARIABLE, ""), members)
+    if config.engine == "native":
+        return NativeEngine(
+            config.name,
+            members,
+            directory,
+            cluster=config.cluster_token,
+            listen=config.peer_urls[0].address,
+            election_timeout_ms=config.election_timeout_ms,
+            heartbeat_interval_ms=config.heartbeat_interval_ms,
+            snapshot_entries=max(2, config.snapshot_count),
+            dial=dial,
+        )
     return PySyncObjEngine(
         config.name,
         members,
@@ -40,7 +54,7 @@ def build_engine(config: ServerConfig, directory: Path) -> Engine:
         heartbeat_interval_ms=config.heartbeat_interval_ms,
         password=read_password(config.peer_password_file),
         snapshot_entries=max(2, config.snapshot_count),
-        dial=read_peer_dial(os.environ.get(PEER_DIAL_VARIABLE, ""), members),
+        dial=dial,
     )
 
 

@@ -198,7 +198,8 @@ USED: Final = (
         "pysyncobj",
         "string",
         RAFTYARD,
-        "how to replicate: pysyncobj, or local (one member, in memory: nothing survives a stop)",
+        "how to replicate: pysyncobj; native (our own Raft, new: see the README); "
+        "local (one member, in memory: nothing survives a stop)",
     ),
     Flag(
         "peer-password-file",

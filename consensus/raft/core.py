@@ -12,9 +12,9 @@ sender learns of the newer one, or ignored; one of a newer term makes this membe
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -48,6 +48,9 @@ from consensus.raft.progress import Progress
 from consensus.raft.proposals import SeenProposals
 from consensus.raft.ready import HardState, ReadState, Ready
 from consensus.types import NodeId, Role
+
+if TYPE_CHECKING:
+    import random
 
 
 @attrs.define(slots=True)

@@ -495,8 +495,7 @@ class Driver:
 def _joins(snapshot: SnapshotMeta, recovered: Recovered) -> bool:
     """Whether a log goes on from a snapshot, or begins after it."""
     return (
-        snapshot.index <= recovered.base.index
-        or recovered.term_at(snapshot.index) == snapshot.term
+        snapshot.index <= recovered.base.index or recovered.term_at(snapshot.index) == snapshot.term
     )
 
 

@@ -60,6 +60,7 @@ class NativeEngine(Engine):
         heartbeat_interval_ms: the length of a tick, and between a leader's heartbeats.
         snapshot_entries: applied entries after which the log is shortened.
         dial: where to reach a peer, where that is not its own address (a proxy, for instance).
+        listen: where to listen, "host:port", where that is not this member's own address.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class NativeEngine(Engine):
         heartbeat_interval_ms: int = 100,
         snapshot_entries: int = 10_000,
         dial: Mapping[NodeId, str] | None = None,
+        listen: str | None = None,
     ) -> None:
         if node_id not in members:
             raise ConfigError(f"{node_id!r} is not among the members: {', '.join(members)}")
@@ -88,7 +90,8 @@ class NativeEngine(Engine):
         )
         self._snapshot_entries = snapshot_entries
         self._transport = TcpTransport(
-            TransportConfig(node_id=node_id, cluster=cluster, listen=members[node_id]), self
+            TransportConfig(node_id=node_id, cluster=cluster, listen=listen or members[node_id]),
+            self,
         )
         self._host: EngineHost | None = None
         self._driver: Driver | None = None
