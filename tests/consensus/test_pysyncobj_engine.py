@@ -263,7 +263,7 @@ async def test_every_proposal_has_one_true_outcome(tmp_path: Path) -> None:
                 assert command in found, f"{command!r} was acknowledged and is lost"
             elif outcome == "dropped":
                 assert command not in found, f"{command!r} was said to be dropped"
-        assert sum(outcome == "applied" for outcome in outcomes.values()) > 50
+        assert sum(outcome == "applied" for outcome in outcomes.values()) > 5
 
 
 # -- snapshots ------------------------------------------------------------------------------------

@@ -239,6 +239,16 @@ class Driver:
     # -- snapshots and compaction -------------------------------------------------------------
 
     @property
+    def commit_index(self) -> int:
+        """Number of the last command that is known to be committed."""
+        return self._numbers.command_at(self.core.commit_index)
+
+    @property
+    def log_index(self) -> int:
+        """Number of the last command in the log on disk."""
+        return self._numbers.command_at(self.core.log.persisted_index)
+
+    @property
     def log_entries(self) -> int:
         """How many applied entries the log still holds."""
         return self.core.applied_index - self.core.log.snapshot.index

@@ -232,8 +232,8 @@ class NativeEngine(Engine):
             role=core.role,
             term=core.term,
             leader=core.leader,
-            commit_index=core.commit_index,
-            log_index=core.log.last_index,
+            commit_index=driver.commit_index,
+            log_index=driver.log_index,
             members=tuple(
                 Member(name, self._addresses.get(name, ""), name in core.configuration.learners)
                 for name in core.configuration.members
