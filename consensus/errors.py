@@ -55,5 +55,9 @@ class StorageError(ConsensusError):
     """A data directory cannot be used: locked, of another cluster, damaged, or unreadable."""
 
 
+class DataDamaged(StorageError):
+    """What was once safe on disk cannot be read any more, or is gone. Never repaired in silence."""
+
+
 class ConfigError(ConsensusError):
     """A setting is wrong. The text names the setting, the value, and what would be right."""

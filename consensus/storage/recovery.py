@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import attrs
 
-from consensus.errors import StorageError
+from consensus.errors import DataDamaged
 from consensus.raft.messages import LogEntry
 from consensus.raft.ready import HardState
 from consensus.storage.files import File, FileSystem
@@ -31,7 +31,7 @@ from consensus.storage.segments import (
 )
 
 
-class LogDamaged(StorageError):
+class LogDamaged(DataDamaged):
     """A record that was synced cannot be read. What came before it is in ``recovered``."""
 
     def __init__(self, segment: str, offset: int, why: str, recovered: Recovered) -> None:

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import attrs
 
-from consensus.errors import StorageError
+from consensus.errors import DataDamaged, StorageError
 from consensus.raft.configuration import Configuration
 from consensus.raft.messages import SnapshotMeta
 from consensus.storage.files import File, FileSystem
@@ -113,7 +113,8 @@ class SnapshotStore:
         """Return where the newest whole snapshot stands; None where there is none.
 
         Raises:
-            StorageError: the newest one is damaged or of another group.
+            DataDamaged: what the newest one says of itself cannot be read.
+            StorageError: it is of another group or a newer version.
         """
         names = [name for name in self._files.names() if _NAME.match(name)]
         return self._read_meta(names[-1]) if names else None
@@ -122,7 +123,7 @@ class SnapshotStore:
         """Yield the data of a snapshot, after its checksum was verified.
 
         Raises:
-            StorageError: the file does not match its checksum, or cannot be read.
+            DataDamaged: the file is missing, does not match its checksum, or cannot be read.
         """
         start, end = self.verify(meta)
         with self._reading(file_name(meta)) as file:
@@ -144,7 +145,7 @@ class SnapshotStore:
         """Check a whole snapshot; return where its data starts and ends.
 
         Raises:
-            StorageError: the file does not match its checksum, or cannot be read.
+            DataDamaged: the file is missing, does not match its checksum, or cannot be read.
         """
         with self._reading(file_name(meta)) as file:
             head, _ = self._read_head(file)
@@ -179,16 +180,20 @@ class SnapshotStore:
         if crc32c(head + meta) != int.from_bytes(checksum, "little"):
             raise ValueError("its beginning does not match its checksum")
         if version != FORMAT_VERSION:
-            raise ValueError(f"its format version is {version}; this is version {FORMAT_VERSION}")
+            raise StorageError(
+                f"a snapshot has format version {version}; this program reads {FORMAT_VERSION}"
+            )
         if group != self._group_id:
-            raise ValueError(f"it belongs to group {group}, not to group {self._group_id}")
+            raise StorageError(
+                f"a snapshot belongs to group {group}, not to group {self._group_id}"
+            )
         return _HEAD.size + length + _CHECKSUM_BYTES, json.loads(meta)
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[File]:
         """Open a snapshot's file, and say which one it is where it cannot be read."""
         if name not in self._files.names():
-            raise StorageError(f"snapshot {name} is missing")
+            raise DataDamaged(f"snapshot {name} is missing")
         try:
             file = self._files.open(name)
             try:
@@ -196,7 +201,7 @@ class SnapshotStore:
             finally:
                 file.close()
         except (OSError, ValueError) as error:
-            raise StorageError(f"snapshot {name} cannot be used: {error}") from error
+            raise DataDamaged(f"snapshot {name} cannot be used: {error}") from error
 
 
 def file_name(meta: SnapshotMeta) -> str:

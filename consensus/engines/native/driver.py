@@ -25,6 +25,7 @@ from consensus.engine import EngineHost
 from consensus.engines.native.commands import CommandIndex
 from consensus.errors import (
     ConsensusError,
+    DataDamaged,
     NotLeader,
     OutcomeUnknown,
     ProposalDropped,
@@ -130,19 +131,11 @@ class Driver:
         self._wal = WriteAheadLog(log_files, group_id=group_id, segment_bytes=segment_bytes)
         self.snapshots = SnapshotStore(snapshot_files, group_id=group_id)
         self.snapshots.open()
-        recovered = self._wal.open()
-        self.torn_bytes = recovered.torn_bytes
-        stored = self.snapshots.newest()
-        self.machine_is_durable = host.position().index > 0
-        base = self._settle(recovered, stored, bootstrap)
-        entries = [entry for entry in recovered.entries if entry.index > base.index]
-        self.core = Core(
-            config,
-            RaftLog(base, entries),
-            recovered.hard_state,
-            prng,
-            applied_index=self._numbers.place_of(self._delivered.index),
-        )
+        try:
+            self.core = self._recover(config, bootstrap, prng)
+        except BaseException:
+            self._wal.close()
+            raise
         self._clock_ms = self._delivered.clock_ms
         self._pumping = False
         self._placed: list[_Placed] = []
@@ -303,6 +296,18 @@ class Driver:
 
     # -- inside -------------------------------------------------------------------------------
 
+    def _recover(self, config: CoreConfig, bootstrap: Configuration, prng: random.Random) -> Core:
+        recovered = self._wal.open()
+        self.torn_bytes = recovered.torn_bytes
+        base = self._settle(recovered, self.snapshots.newest(), bootstrap)
+        return Core(
+            config,
+            RaftLog(base, [entry for entry in recovered.entries if entry.index > base.index]),
+            recovered.hard_state,
+            prng,
+            applied_index=self._numbers.place_of(self._delivered.index),
+        )
+
     def _settle(
         self, recovered: Recovered, stored: StoredMeta | None, bootstrap: Configuration
     ) -> SnapshotMeta:
@@ -327,9 +332,9 @@ class Driver:
             position = Position()
         if position.index < base.command_index:
             if stored is None or stored.raft.index < base.index:
-                raise StorageError(
+                raise DataDamaged(
                     f"the log begins after index {base.index}, and neither the machine nor a "
-                    "snapshot file reaches that far: remove this member and add it again"
+                    "snapshot file reaches that far"
                 )
             position = Position(
                 stored.command_index, stored.raft.term, stored.clock_ms, self._group_id
@@ -436,7 +441,7 @@ class Driver:
         """The core took a snapshot: first the log makes way for it, then the machine."""
         stored = self._incoming
         if stored is None or stored.raft != snapshot:
-            raise StorageError(f"the data of the snapshot at index {snapshot.index} is missing")
+            raise DataDamaged(f"the data of the snapshot at index {snapshot.index} is missing")
         self._wal.start_over(_base_of(snapshot, stored.command_index), self.core.hard_state)
         self._numbers = CommandIndex(snapshot.index, stored.command_index)
         position = Position(stored.command_index, snapshot.term, stored.clock_ms, self._group_id)

@@ -22,6 +22,7 @@ from consensus.engines.native.driver import Driver
 from consensus.errors import (
     ConfigError,
     ConsensusError,
+    DataDamaged,
     NotLeader,
     ProposalDropped,
     ReadFailed,
@@ -32,7 +33,9 @@ from consensus.raft.config import CoreConfig
 from consensus.raft.configuration import Configuration
 from consensus.raft.invariants import InvariantViolated
 from consensus.raft.messages import AnyMessage, InstallSnapshot, SnapshotMeta
+from consensus.storage.directory import DataDirectory
 from consensus.storage.files import RealFileSystem
+from consensus.storage.segments import numbers_in
 from consensus.storage.snapshots import StoredMeta
 from consensus.transport import wire_pb2 as wire
 from consensus.transport.codec import BadFrame, from_wire, to_wire
@@ -43,6 +46,12 @@ log = structlog.get_logger(__name__)
 
 ASKS_PENDING_MAX: Final = 10_000
 """Questions to the leader under way at once. More are refused with ``ReadFailed``."""
+
+GROUP_ID: Final = 0
+"""This node's only group; everything on disk and on the wire names it."""
+
+DIRECTORY_VERSION: Final = 1
+"""Of the layout of a data directory."""
 
 LATE_TICKS_MAX: Final = 3
 """Ticks made up for after the loop was held: more would depose a leader for our own pause."""
@@ -82,6 +91,8 @@ class NativeEngine(Engine):
         self._addresses = dict(members)
         self._dial = dict(dial or {})
         self._directory = directory
+        self._data: DataDirectory | None = None
+        self._cluster = cluster
         self._tick_s = heartbeat_interval_ms / 1000
         self._config = CoreConfig(
             node_id=node_id,
@@ -134,23 +145,27 @@ class NativeEngine(Engine):
     # -- life ---------------------------------------------------------------------------------
 
     async def start(self, host: EngineHost) -> None:
-        """Open the log, settle the machine, listen, dial, and begin to tick."""
+        """Take the data directory, open the log, settle the machine, listen, begin to tick."""
         self._host = host
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self._driver = Driver(
-            self._config,
-            RealFileSystem(self._directory / "wal"),
-            RealFileSystem(self._directory / "snap"),
-            host,
-            Configuration.of(self._addresses),
-            random.Random(),
-            self._send,
-            snapshot_entries=self._snapshot_entries,
-            incarnation=int(time.time()),
-        )
+        try:
+            self._data = DataDirectory(
+                self._directory,
+                {
+                    "engine": "native",
+                    "version": DIRECTORY_VERSION,
+                    "cluster": self._cluster,
+                    "member": self._node_id,
+                    "group_id": GROUP_ID,
+                },
+                data="wal/*.wal",
+            )
+            self._driver = self._open_driver(host, self._data)
+            await self._transport.start({**self._addresses, **self._dial})
+        except BaseException:
+            await self.stop()
+            raise
         if self._driver.torn_bytes:
             log.info("cut an unfinished record off the log", bytes=self._driver.torn_bytes)
-        await self._transport.start({**self._addresses, **self._dial})
         loop = asyncio.get_running_loop()
         self._tick_due = loop.time() + self._tick_s
         self._tick_handle = loop.call_at(self._tick_due, self._tick)
@@ -158,8 +173,48 @@ class NativeEngine(Engine):
             self._driver.core.campaign()
         self._wake()
 
+    def _open_driver(self, host: EngineHost, data: DataDirectory) -> Driver:
+        """Open what is on disk, or tell a person what to do about it."""
+        try:
+            log_files = RealFileSystem(self._directory / "wal")
+            if data.incarnation and not numbers_in(log_files):
+                raise DataDamaged(f"the log of this member is gone from {log_files.directory}")
+            driver = Driver(
+                self._config,
+                log_files,
+                RealFileSystem(self._directory / "snap"),
+                host,
+                Configuration.of(self._addresses),
+                random.Random(),
+                self._send,
+                group_id=GROUP_ID,
+                snapshot_entries=self._snapshot_entries,
+                incarnation=data.begin(at_least=int(time.time())),
+            )
+        except DataDamaged as error:
+            raise DataDamaged(f"{error}. {self._remedy()}") from error
+        except OSError as error:
+            raise StorageError(
+                f"data directory {self._directory} cannot be used: {error}"
+            ) from error
+        return driver
+
+    def _remedy(self) -> str:
+        """What a person can do about damage that this member must not repair by itself."""
+        if len(self._addresses) == 1:
+            return (
+                "This is the only member, so nobody else has what was lost: restore "
+                f"{self._directory} from a backup. (An empty directory starts an empty store.)"
+            )
+        return (
+            "The other members have what was lost: while most of them run, remove this member from "
+            f"the group, delete {self._directory}, add it again and start it. Do not start it "
+            "with an empty directory under its old membership: it may have voted or acknowledged "
+            "what it would then have forgotten"
+        )
+
     async def stop(self) -> None:
-        """Stop and close."""
+        """Stop, close, and give the data directory back."""
         self._host = None
         for handle in (self._tick_handle, self._pump_handle):
             if handle is not None:
@@ -174,6 +229,9 @@ class NativeEngine(Engine):
         if self._driver is not None:
             self._driver.close()
             self._driver = None
+        if self._data is not None:
+            self._data.close()
+            self._data = None
 
     # -- what the node calls ------------------------------------------------------------------
 
@@ -226,7 +284,8 @@ class NativeEngine(Engine):
         """Return this member's view; once it has left after a failure, the last one it had."""
         if self._driver is None and self._last_view is not None:
             return self._last_view
-        core = self._running().core
+        driver = self._running()
+        core = driver.core
         return EngineStatus(
             node_id=self._node_id,
             role=core.role,

@@ -14,14 +14,12 @@ from typing import Final
 
 from pysyncobj.syncobj import _COMMAND_TYPE
 
-from consensus.engines.pysyncobj.dump import DumpHead, DumpWriter, sync_directory
+from consensus.engines.pysyncobj.dump import DUMP_NAME, DumpHead, DumpWriter, sync_directory
 from consensus.engines.pysyncobj.setup import GROUP_ID
 from consensus.types import NodeId, Position
 
 BASE_INDEX: Final = 1
 """Commands that the snapshot counts as: not 0, which means that nothing was applied."""
-
-DUMP_NAME: Final = "snapshot.dump"
 
 
 def write_base(directory: Path, members: Sequence[NodeId], chunks: Iterable[bytes]) -> None:

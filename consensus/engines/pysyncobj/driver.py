@@ -26,8 +26,7 @@ from consensus.engines.pysyncobj.codec import (
     split_proposals,
 )
 from consensus.engines.pysyncobj.delivery import DELIVER_QUEUE_MAX, Delivery
-from consensus.engines.pysyncobj.directory import DataDirectory
-from consensus.engines.pysyncobj.dump import DumpReader
+from consensus.engines.pysyncobj.dump import DUMP_NAME, DumpReader
 from consensus.engines.pysyncobj.journal import SegmentJournal
 from consensus.engines.pysyncobj.matching import Message
 from consensus.engines.pysyncobj.outstanding import Outstanding
@@ -52,6 +51,7 @@ from consensus.errors import (
     StorageError,
 )
 from consensus.statemachine import StateSnapshot
+from consensus.storage.directory import DataDirectory
 from consensus.types import Position, Proposal
 
 log = structlog.get_logger(__name__)
@@ -129,7 +129,7 @@ class Driver:
         self._last_seen: object = None
         self.outstanding = Outstanding(host.dropped)
         self.snapshots = Snapshots(
-            directory.dump,
+            directory.path / DUMP_NAME,
             setup.names,
             self,
             keep_entries=min(LOG_KEEP_ENTRIES, setup.snapshot_entries),
@@ -151,7 +151,7 @@ class Driver:
             setup.listen,
             self._poller,
             self._journal,
-            str(directory.dump),
+            str(directory.path / DUMP_NAME),
             setup.password,
         )
 

@@ -24,6 +24,9 @@ from consensus.engines.pysyncobj.journal import REMEDY, LogEntry
 from consensus.errors import StorageError
 from consensus.types import Position
 
+DUMP_NAME: Final = "snapshot.dump"
+"""The newest whole snapshot in a data directory."""
+
 DUMP_MAGIC: Final = b"RYDUMP\x00\x01"
 DUMP_SYNC_BYTES: Final = 1024 * 1024
 """A piece this large is synced before the next is written."""

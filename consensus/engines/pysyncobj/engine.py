@@ -24,9 +24,8 @@ from pysyncobj.encryptor import HAS_CRYPTO
 
 from consensus.engine import Capabilities, Engine, EngineHost, Fault
 from consensus.engines.pysyncobj.delivery import Delivery
-from consensus.engines.pysyncobj.directory import DataDirectory
 from consensus.engines.pysyncobj.driver import Driver
-from consensus.engines.pysyncobj.dump import DumpReader
+from consensus.engines.pysyncobj.dump import DUMP_NAME, DumpReader
 from consensus.engines.pysyncobj.journal import REMEDY, SegmentJournal
 from consensus.engines.pysyncobj.raft import PeerNode, Timing
 from consensus.engines.pysyncobj.settle import misplaced
@@ -40,10 +39,14 @@ from consensus.errors import (
     Stopped,
     StorageError,
 )
+from consensus.storage.directory import DataDirectory
 from consensus.types import EngineStatus, Member, NodeId, Position, Proposal, Role
 
 ELECTION_HEARTBEATS_MIN: Final = 4
 """An election timeout must be longer than this many heartbeats, or leaders change for nothing."""
+
+FORMAT_VERSION: Final = 1
+"""Of the files in a data directory."""
 
 READ_RETRY_S: Final = 0.02
 
@@ -152,9 +155,14 @@ class PySyncObjEngine(Engine):
         """Open the data directory, settle the machine's position, listen, begin to take part."""
         self._host = host
         try:
-            self._directory = DataDirectory(
-                self._path, self.node_id, [member.id for member in self._members], GROUP_ID
-            )
+            identity = {
+                "engine": "pysyncobj",
+                "version": FORMAT_VERSION,
+                "group_id": GROUP_ID,
+                "member": self.node_id,
+                "members": sorted(member.id for member in self._members),
+            }
+            self._directory = DataDirectory(self._path, identity, data="log-*.seg")
             self._journal = SegmentJournal(self._path)
             delivery = await self._settle(host, self._directory, self._journal)
             self._driver = Driver(
@@ -182,11 +190,12 @@ class PySyncObjEngine(Engine):
         """Bring the machine to a position in this log (see ``Engine.start``)."""
         reader: DumpReader | None = None
         base = Position(group_id=GROUP_ID)
-        if directory.dump.exists():
-            reader = DumpReader(directory.dump)
+        dump = directory.path / DUMP_NAME
+        if dump.exists():
+            reader = DumpReader(dump)
         elif journal.first_index > 1:
             raise StorageError(
-                f"{directory.dump} is missing, and the log beside it begins at entry "
+                f"{dump} is missing, and the log beside it begins at entry "
                 f"{journal.first_index}. {REMEDY}"
             )
         try:

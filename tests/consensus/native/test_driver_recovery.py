@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from consensus.errors import StorageError
+from consensus.errors import DataDamaged, StorageError
 from consensus.raft.configuration import Configuration
 from consensus.raft.messages import (
     AppendEntriesResponse,
@@ -154,7 +154,7 @@ def test_a_damaged_snapshot_does_not_take_the_logs_place() -> None:
     assert member.again().host.commands == ["from snapshot"]
 
 
-def test_a_log_that_begins_after_a_snapshot_that_is_gone_says_what_to_do() -> None:
+def test_a_log_that_begins_after_a_snapshot_that_is_gone_is_damage() -> None:
     member = Member()
     entries = [noop(1, 1), *(command(index, 1) for index in range(2, 41))]
     member.append((0, 0), *entries, term=1, commit=40)
@@ -162,7 +162,7 @@ def test_a_log_that_begins_after_a_snapshot_that_is_gone_says_what_to_do() -> No
         pass
     assert member.driver.core.log.snapshot.index > 0
     member.snapshot_files.contents.clear()
-    with pytest.raises(StorageError, match="remove this member and add it again"):
+    with pytest.raises(DataDamaged, match="neither the machine nor a snapshot file reaches"):
         member.again()
 
 
