@@ -91,8 +91,9 @@ class Backend:
             fresh = self.txn.stat()["entries"] == 0
             if not fresh and self.txn.get(b"meta") is None:
                 raise StorageError(
-                    f"{self.path} is an LMDB database, but not one of kvstore. Point --data-dir "
-                    "at another directory"
+                    f"{self.path} is an LMDB database, but not one of kvstore, or it is damaged. "
+                    "Point --data-dir at another directory; or, if it is yours, move it away and "
+                    "let it rebuild from the other members"
                 )
             try:
                 tables = {

@@ -399,8 +399,10 @@ def test_a_follower_that_does_not_answer(cluster: Cluster, served: str) -> None:
         began = time.monotonic()
         silent = kvctl(follower.client, "get", "/a", "--command-timeout=1s", "--dial-timeout=1s")
         assert silent.status == 1
-        reasons = ("no connection within 1 s", "it takes connections, but does not answer")
-        assert any(f"({follower.client}: {reason})" in told(silent) for reason in reasons), silent
+        line = told(silent)
+        assert follower.client in line
+        assert "answer" in line
+        assert "ipv4:" not in line, "gRPC's own words"
         assert time.monotonic() - began < 10
         for member in (leader, other):
             assert kvctl(member.client, "put", "/a", "1").stdout == "OK\n"
