@@ -146,6 +146,15 @@ def test_what_was_forwarded_to_a_leader_that_is_gone_is_unknown() -> None:
     assert isinstance(member.host.outcomes[1], OutcomeUnknown)
 
 
+def test_what_is_forwarded_to_a_new_leader_in_the_turn_it_was_heard_of_is_not_unknown() -> None:
+    """Only what went to the old one is."""
+    member = following()
+    propose(member, 1)
+    member.driver.receive(Heartbeat(sender="c", receiver="b", term=2, leader_commit=0, round=1))
+    propose(member, 2)
+    assert list(member.host.outcomes) == [1]
+
+
 def test_what_was_forwarded_and_never_heard_of_again_is_unknown_in_the_end() -> None:
     """The message may be lost while its leader goes on leading."""
     member = following()
