@@ -186,6 +186,7 @@ class Driver:
                 for number, proposal in enumerate(proposals)
             )
             return
+        self._watch_leader()  # what went to an earlier leader is not to be taken for this
         self._request += 1
         if self.core.forward(self._request, data):
             ids = {proposal.id.sequence: proposal.id for proposal in proposals}

@@ -143,14 +143,14 @@ def test_a_damaged_snapshot_does_not_take_the_logs_place() -> None:
     member.append((0, 0), noop(1, 1), command(2, 1), term=1, commit=2)
     put_aside(member, stored_at(50, 3, 40), ["from snapshot"])
     (name,) = member.snapshot_files.names()
-    data = member.snapshot_files.contents[name]
-    logs = member.log_files.image()
-    for position in range(0, len(data), 3):
-        data[position] ^= 4
+    image = member.snapshot_files.image()
+    for position in range(0, len(image[name]), 3):
+        damaged = bytearray(image[name])
+        damaged[position] ^= 4
+        logs = MemoryFiles(member.log_files.image())
         with pytest.raises(StorageError, match=f"snapshot {name}"):
-            member.again()
-        data[position] ^= 4
-    assert member.log_files.image() == logs
+            Member(log_files=logs, snapshot_files=MemoryFiles({name: bytes(damaged)}))
+        assert logs.image() == member.log_files.image()
     assert member.again().host.commands == ["from snapshot"]
 
 

@@ -164,10 +164,10 @@ class Group:
                 self._handle(name, member, member.core.take_ready())
             self.observer.stands(name, member.core)
 
-    def persist(self, name: NodeId) -> None:
-        """Sync everything that a held member was asked to write, and say what may be said then."""
+    def persist(self, name: NodeId, count: int | None = None) -> None:
+        """Sync what a held member was asked to write first, and say what may be said then."""
         member = self.members[name]
-        while member.unsynced:
+        for _ in range(len(member.unsynced) if count is None else count):
             self._persist(name, member, member.unsynced.popleft())
         self.run(name)
 

@@ -13,10 +13,13 @@ from consensus.raft.quorum import VoteResult, committed_index, vote_result
 NODES = "abcdefg"
 voters = st.sets(st.sampled_from(NODES), min_size=1)
 configurations = st.builds(
-    lambda incoming, outgoing: Configuration(
-        voters=tuple(sorted(incoming)), voters_outgoing=tuple(sorted(outgoing))
+    lambda incoming, outgoing, learners: Configuration(
+        voters=tuple(sorted(incoming)),
+        voters_outgoing=tuple(sorted(outgoing)),
+        learners=tuple(sorted(learners - incoming - outgoing)),
     ),
     voters,
+    st.sets(st.sampled_from(NODES)),
     st.sets(st.sampled_from(NODES)),
 )
 

@@ -18,6 +18,7 @@ from consensus.raft.messages import (
     LogEntry,
     Propose,
     ProposeRejected,
+    SnapshotMeta,
 )
 from consensus.raft.progress import ProgressState
 from consensus.raft.ready import HardState
@@ -229,6 +230,35 @@ def test_a_follower_applies_only_what_it_has_synced() -> None:
     assert group.members["b"].commands == []
     group.persist("b")
     assert group.members["b"].commands == ["x"]
+
+
+def test_a_sync_that_ends_late_speaks_only_of_what_was_not_replaced_meanwhile() -> None:
+    """The write of entries 2 to 5 is under way when a newer leader replaces them by one."""
+    group = Group("c")
+    group.add("a", ABC)
+    group.add("b", ABC, entries_of(1), HardState(2))
+    group.held = {"b"}
+    core = group["b"]
+    for prev, entries, term in (
+        ((1, 1), entries_of(2, 2, 2, 2, first=2), 2),
+        ((1, 1), entries_of(3, 3, first=2), 3),
+    ):
+        group.step(
+            AppendEntries(
+                sender="a",
+                receiver="b",
+                term=term,
+                prev_log_index=prev[0],
+                prev_log_term=prev[1],
+                entries=tuple(entries),
+                leader_commit=1,
+            )
+        )
+    group.persist("b", 1)
+    assert core.log.persisted_index == 1
+    assert group.members["b"].commands == ["1@1"]
+    group.persist("b")
+    assert core.log.persisted_index == 3
 
 
 def test_entries_are_refused_where_the_one_before_them_is_missing() -> None:
@@ -616,6 +646,16 @@ def test_a_snapshot_that_the_log_covers_drops_nothing() -> None:
     group.step(InstallSnapshot(sender="a", receiver="c", term=group["a"].term, snapshot=snapshot))
     assert core.log.last_index == last
     assert core.applied_index == last
+
+
+def test_entries_after_a_snapshots_last_one_are_kept() -> None:
+    """Paper, figure 13, rule 6, where the follower did not know yet that they are committed."""
+    group = follower(1, 1, 2, 3)
+    snapshot = SnapshotMeta(3, 2, ABC)
+    group.step(InstallSnapshot(sender="a", receiver="b", term=3, snapshot=snapshot))
+    assert terms_of(group["b"]) == [1, 1, 2, 3]
+    assert group["b"].commit_index == 3
+    assert group.members["b"].commands == ["1@1", "2@1", "3@2"]
 
 
 def test_a_snapshot_replaces_a_log_that_conflicts_with_it() -> None:
