@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,6 @@ from consensus.engines.pysyncobj.codec import (
     encode_frame,
     split_proposals,
 )
-from consensus.engines.pysyncobj.directory import DataDirectory
 from consensus.engines.pysyncobj.dump import DumpHead, DumpReader, DumpWriter, RunningCheck
 from consensus.engines.pysyncobj.journal import SegmentJournal
 from consensus.engines.pysyncobj.matching import Verdict, settle
@@ -276,49 +273,6 @@ def test_a_dump_in_pieces_is_checked(tmp_path_factory: Any, sizes: list[int]) ->
     assert check.holds() == (not rest)
     check.update(rest)
     assert check.holds()
-
-
-# -- data directory -------------------------------------------------------------------------------
-
-
-def test_a_directory_has_one_owner(tmp_path: Path) -> None:
-    holder = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import sys\n"
-            "from pathlib import Path\n"
-            "from consensus.engines.pysyncobj.directory import DataDirectory\n"
-            "held = DataDirectory(Path(sys.argv[1]), 'ann', ['ann', 'bob'], 0)\n"
-            "print('held', flush=True)\n"
-            "sys.stdin.read()",
-            str(tmp_path),
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    with holder:
-        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
-        with pytest.raises(StorageError, match=f"in use by process {holder.pid}"):
-            DataDirectory(tmp_path, "ann", ["ann", "bob"], 0)
-        holder.kill()
-    DataDirectory(tmp_path, "ann", ["bob", "ann"], 0).close()
-
-
-@pytest.mark.parametrize(
-    ("name", "members", "group", "said"),
-    [
-        ("bob", ["ann", "bob"], 0, "another member: its member is 'ann'"),
-        ("ann", ["ann", "cas"], 0, "another cluster: its members"),
-        ("ann", ["ann", "bob"], 1, "another cluster: its group_id is 0"),
-    ],
-)
-def test_a_directory_of_another_is_refused(
-    tmp_path: Path, name: str, members: list[str], group: int, said: str
-) -> None:
-    DataDirectory(tmp_path, "ann", ["ann", "bob"], 0).close()
-    with pytest.raises(StorageError, match=said):
-        DataDirectory(tmp_path, name, members, group)
 
 
 # -- settling AppendEntries against the log -------------------------------------------------------
