@@ -1,4 +1,4 @@
-"""Both engines keep the engine contract."""
+"""Every engine keeps the engine contract."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from consensus.engine import Engine
 from consensus.engines.local import LocalEngine, LocalLog
+from consensus.engines.native import NativeEngine
 from consensus.engines.pysyncobj import PySyncObjEngine
 from consensus.testing import EngineContract, EngineGroup
 from tests.interop import free_ports
@@ -23,10 +24,18 @@ class LocalGroup(EngineGroup):
         return LocalEngine(name, self.log)
 
 
-class PySyncObjGroup(EngineGroup):
+class LoopbackGroup(EngineGroup):
+    """Members of a real engine on loopback ports, each with a directory of its own."""
+
     names = NAMES
 
-    def __init__(self, directory: Path, snapshot_entries: int = 10_000) -> None:
+    def __init__(
+        self,
+        kind: type[NativeEngine | PySyncObjEngine],
+        directory: Path,
+        snapshot_entries: int = 10_000,
+    ) -> None:
+        self.kind = kind
         self.members = {
             name: f"127.0.0.1:{port}"
             for name, port in zip(NAMES, free_ports(len(NAMES)), strict=True)
@@ -35,7 +44,7 @@ class PySyncObjGroup(EngineGroup):
         self.snapshot_entries = snapshot_entries
 
     def engine(self, name: str) -> Engine:
-        return PySyncObjEngine(
+        return self.kind(
             name,
             self.members,
             self.directory / name,
@@ -52,9 +61,19 @@ class TestLocalEngine(EngineContract):
 
 class TestPySyncObjEngine(EngineContract):
     def make_group(self, directory: Path) -> EngineGroup:
-        return PySyncObjGroup(directory)
+        return LoopbackGroup(PySyncObjEngine, directory)
 
 
 class TestPySyncObjEngineThatCompactsAllTheTime(EngineContract):
     def make_group(self, directory: Path) -> EngineGroup:
-        return PySyncObjGroup(directory, snapshot_entries=2)
+        return LoopbackGroup(PySyncObjEngine, directory, snapshot_entries=2)
+
+
+class TestNativeEngine(EngineContract):
+    def make_group(self, directory: Path) -> EngineGroup:
+        return LoopbackGroup(NativeEngine, directory)
+
+
+class TestNativeEngineThatCompactsAllTheTime(EngineContract):
+    def make_group(self, directory: Path) -> EngineGroup:
+        return LoopbackGroup(NativeEngine, directory, snapshot_entries=2)
