@@ -18,6 +18,10 @@ MEMBERS_MAX: Final = 6
 VOTERS_MAX: Final = 5
 MEMBERS_EVER_MAX: Final = 16
 """Members made in one run, gone ones included: names are never used again."""
+CHANGES: Final = (
+    *("grow", "learner", "promote", "promote", "shrink", "leader", "replace", "demote"),
+    "overhaul",
+)
 RETRY_US: Final = SECOND_US // 4
 
 
@@ -79,9 +83,7 @@ class Admin:
         now = leader.driver.core.configuration
         voters, learners = set(now.voters), set(now.learners)
         followers = sorted(voters - {leader.name})
-        kind = prng.choice(
-            ("grow", "learner", "promote", "promote", "shrink", "leader", "replace", "demote")
-        )
+        kind = prng.choice(CHANGES)
         small = len(voters) + len(learners) < MEMBERS_MAX
         if kind == "grow" and small and len(voters) < VOTERS_MAX:
             voters.update(self._newcomer())
@@ -92,11 +94,16 @@ class Admin:
             learners -= voters
         elif kind == "shrink" and len(voters) > 1 and followers:
             voters.remove(prng.choice(followers))
-        elif kind == "leader" and len(voters) > 1:
-            voters.remove(leader.name)
+        elif kind == "leader" and followers:
+            voters.discard(leader.name)
         elif kind == "replace" and followers:
             voters.remove(prng.choice(followers))
             voters.update(self._newcomer())
+        elif kind == "overhaul" and len(followers) > 1:
+            # Two of three at once: without a joint configuration two disjoint majorities.
+            voters.difference_update(prng.sample(followers, 2))
+            voters.update(self._newcomer(), learners)
+            learners = set()
         elif kind == "demote" and len(voters) > 1 and followers:
             chosen = prng.choice(followers)
             voters.remove(chosen)

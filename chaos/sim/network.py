@@ -82,6 +82,7 @@ class Network:
         """Make every link whole, and keep it so."""
         self._cuts.clear()
         self._stalls.clear()
+        self._last.clear()
         self._loss = self._duplication = 0.0
 
     def _repeat(self, message: AnyMessage, leaves_at: int) -> None:

@@ -193,6 +193,7 @@ class World:
         for member in list(self.members.values()):
             member.paused_until = 0
             member.slow_until = 0
+            member.busy_until = min(member.busy_until, self.now)
             member.fuse = 0
             member.die_at_sync = False
             member.disk.fail_next_sync = False

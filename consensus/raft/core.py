@@ -230,7 +230,7 @@ class Core:
 
     def campaign(self) -> None:
         """Stand for election now, as if the timeout had passed."""
-        if not self.is_leader and self.configuration.is_voter(self.node_id):
+        if not self.is_leader and membership.may_campaign(self):
             election.campaign(self)
 
     def snapshot_reported(self, peer: NodeId, *, arrived: bool) -> None:

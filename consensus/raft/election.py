@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from consensus.raft import replication
+from consensus.raft import membership, replication
 from consensus.raft.messages import (
     PreVote,
     PreVoteResponse,
@@ -51,7 +51,7 @@ def tick_follower(core: Core) -> None:
     core.election_elapsed = 0
     draw_timeout(core)
     stalled = core.persist_pending and core.persist_elapsed >= core.config.election_timeout_ticks
-    if core.configuration.is_voter(core.node_id) and not stalled:
+    if membership.may_campaign(core) and not stalled:
         campaign(core)
     else:
         # It cannot lead, but it must not vouch for a leader that it no longer hears: a member that
@@ -134,7 +134,7 @@ def handle_request_vote_response(core: Core, message: RequestVoteResponse) -> No
 
 def handle_timeout_now(core: Core, message: TimeoutNow) -> None:
     """The leader hands over: campaign at once."""
-    if core.role is not Role.LEADER and core.configuration.is_voter(core.node_id):
+    if core.role is not Role.LEADER and membership.may_campaign(core):
         campaign(core, transfer=True)
 
 

@@ -57,6 +57,19 @@ def forget_before(core: Core, index: int) -> None:
     core.configurations = [(index, newest), *later]
 
 
+def may_campaign(core: Core) -> bool:
+    """Whether this member may stand for election.
+
+    It votes in the configuration in force, or it does in the one that is committed: a member whose
+    own removal is not committed yet may hold the only log that can win, and must finish the removal
+    (section 4.2.2).
+    """
+    committed_configuration = configuration_at(core, core.commit_index)
+    return core.configuration.is_voter(core.node_id) or committed_configuration.is_voter(
+        core.node_id
+    )
+
+
 def propose_change(core: Core, voters: Iterable[NodeId], learners: Iterable[NodeId]) -> int:
     """Append the next configuration on the way to these members; return its index."""
     if core.configurations[-1][0] > core.commit_index:

@@ -308,6 +308,15 @@ MUTANTS = (
         "raft.test_membership:test_one_change_at_a_time",
     ),
     Mutant(
+        "gives up campaigning before its own removal is committed",
+        RAFT + "membership:may_campaign",
+        "configuration_at(core, core.commit_index)",
+        "core.configuration",
+        "raft.test_membership:"
+        "test_a_member_whose_removal_is_not_committed_yet_still_campaigns",
+        {"learners": ""},
+    ),
+    Mutant(
         "a joint configuration needs the new majority only",
         RAFT + "quorum:committed_index",
         "if configuration.voters_outgoing:",

@@ -236,6 +236,26 @@ def test_removing_the_leader_of_two_leaves_one_that_works() -> None:
     assert group.members["b"].commands == ["x"]
 
 
+@pytest.mark.parametrize("learners", ["", "a"], ids=["removed", "demoted"])
+def test_a_member_whose_removal_is_not_committed_yet_still_campaigns(learners: str) -> None:
+    """Thesis, section 4.2.2. Only its log can win, and the one that stays needs its vote."""
+    group = Group("ab")
+    group.elect("a")
+    change(group, "b", learners)
+    group.drop()
+    group.restart("a")
+    assert not group["a"].configuration.is_voter("a")
+    for _ in range(60):
+        for name in "ab":
+            group.tick(name)
+        group.stabilize()
+    assert group["b"].is_leader
+    assert group["b"].configuration == Configuration.of("b", learners)
+    group.propose("b", "x")
+    group.stabilize()
+    assert group.members["b"].commands == ["x"]
+
+
 def test_a_removed_member_cannot_disturb_the_others() -> None:
     """Thesis, section 4.2.3."""
     for pre_vote in (True, False):
