@@ -312,8 +312,7 @@ MUTANTS = (
         RAFT + "membership:may_campaign",
         "configuration_at(core, core.commit_index)",
         "core.configuration",
-        "raft.test_membership:"
-        "test_a_member_whose_removal_is_not_committed_yet_still_campaigns",
+        "raft.test_membership:test_a_member_whose_removal_is_not_committed_yet_still_campaigns",
         {"learners": ""},
     ),
     Mutant(
