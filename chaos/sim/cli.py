@@ -214,6 +214,7 @@ def _document(
         "replayed": min(request.replay, summary.seeds),
         "replayed_differently": sorted(differing),
         "counts": dict(sorted(summary.counts.items())),
+        "without_effect": summary.without_effect,
         "violations": [
             {
                 "seed": outcome.seed,
@@ -274,6 +275,8 @@ def _show(
     for what, times in sorted(summary.counts.items()):
         table.add_row(escape(what), f"{times:,}")
     console.print(table)
+    if summary.seeds > 1 and summary.without_effect:
+        _say(console, f"never in these seeds: {', '.join(summary.without_effect)}")
     for outcome in summary.violations[:VIOLATIONS_SHOWN_MAX]:
         _violation(console, outcome, request)
     if len(summary.violations) > VIOLATIONS_SHOWN_MAX:

@@ -66,12 +66,12 @@ class SimDisk:
         self.raised = False
         self._dead = False
         self._operation = operation
-        self._systems: list[SimFileSystem] = []
+        self.systems: list[SimFileSystem] = []
 
     def directory(self) -> SimFileSystem:
         """Return a new, empty directory on this disk."""
         system = SimFileSystem(self)
-        self._systems.append(system)
+        self.systems.append(system)
         return system
 
     def alive(self) -> bool:
@@ -101,7 +101,7 @@ class SimDisk:
 
     def crash(self, mode: CrashMode) -> None:
         """Forget what was not synced, as ``mode`` says; then the machine may start again."""
-        for system in self._systems:
+        for system in self.systems:
             system.crash(mode)
         self.fail_next_sync = False
         self._dead = False
@@ -110,7 +110,7 @@ class SimDisk:
         """Damage some bits of what has been on disk for a while. False: nothing has been."""
         contents = [
             content
-            for system in self._systems
+            for system in self.systems
             for content in system.durable_contents()
             if content.settled
         ]
@@ -177,7 +177,8 @@ class Content:
                     count("unsynced writes kept")
                     self._keep(pending)
                 case CrashMode.KEEP_PREFIX:
-                    whole = prng.randrange(len(pending) + 1)
+                    last = len(pending) - 1
+                    whole = last if prng.random() < 0.5 else prng.randrange(last + 2)
                     self._keep(pending[:whole])
                     if whole < len(pending):
                         self._keep_torn(*pending[whole], disk)

@@ -109,7 +109,7 @@ class Options:
             crash_modes=tuple(mode for mode in CrashMode if prng.random() < 0.6)
             or (CrashMode.LOSE_ALL,),
             crash_all=sometimes(0.4, 0.0, 0.3),
-            crash_inside=sometimes(0.6, 0.3, 1.0),
+            crash_inside=sometimes(0.7, 0.3, 1.0),
             pause_every_s=sometimes(0.3, 1, 8),
             cut_every_s=sometimes(0.6, 1, 8),
             one_way_cuts=prng.random() < 0.4,

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -29,9 +30,21 @@ from chaos.verdict import Verdict
 
 CHUNK: Final = 4
 """Seeds given to a worker at once: few, so that a time limit is kept."""
-TRACEBACK_LINES_MAX: Final = 12
+FRAMES_MAX: Final = 6
+"""Innermost calls named when a run ends with an unexpected error."""
 ACKNOWLEDGED_PER_S_MIN: Final = 1.0
 """Acknowledged commands per simulated second over all seeds; below it nothing was proved."""
+EFFECTS: Final = (
+    *("bit flip detected", "bits flipped", "change demote", "change grow", "change leader"),
+    *("change learner", "change overhaul", "change promote", "change repair", "change replace"),
+    *("change shrink", "compactions", "crash inside", "crash keep_all", "crash keep_prefix"),
+    *("crash keep_some", "crash lose_all", "cut halves", "cut one", "cut one-way", "cut pair"),
+    *("cut ring", "disk full refused", "late repeats", "members retired", "messages cut off"),
+    *("messages lost", "messages repeated", "messages stalled", "pauses", "reordered writes"),
+    *("slow sync", "snapshots installed", "sync failed", "torn write", "transfers"),
+    *("unsynced names lost", "unsynced writes kept", "unsynced writes lost"),
+)
+"""What faults and changes are counted as once they have had an effect."""
 REPLAY_TIMEOUT_S: Final = 600.0
 
 
@@ -77,6 +90,11 @@ class Summary:
             self.violations.append(outcome)
 
     @property
+    def without_effect(self) -> list[str]:
+        """Faults and changes that no seed so far has seen to have an effect."""
+        return [effect for effect in EFFECTS if not self.counts[effect]]
+
+    @property
     def ratio(self) -> float:
         """Simulated seconds per second of CPU."""
         return self.simulated_s / self.cpu_s if self.cpu_s else 0.0
@@ -104,8 +122,7 @@ def run_seed(
     except Violation as violation:
         error = str(violation)
     except Exception as unexpected:
-        lines = traceback.format_exc().splitlines()[-TRACEBACK_LINES_MAX:]
-        error = "\n".join([f"{type(unexpected).__name__}: {unexpected}", *lines])
+        error = f"{type(unexpected).__name__}: {unexpected} {_places(unexpected)}"
     outcome = Outcome(
         seed=seed,
         verdict=Verdict.VIOLATED if error else Verdict.OK,
@@ -121,6 +138,13 @@ def run_seed(
     del world
     gc.collect()
     return outcome
+
+
+def _places(error: Exception) -> str:
+    """Say where an error came from, innermost call first."""
+    frames = traceback.extract_tb(error.__traceback__)[-FRAMES_MAX:]
+    places = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
+    return f"({' < '.join(reversed(places))})"
 
 
 def seeds_of_commit(commit: str) -> Iterator[int]:
