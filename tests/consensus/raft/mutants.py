@@ -327,7 +327,7 @@ MUTANTS = (
         RAFT + "quorum:committed_index",
         "_majority_index(configuration.voters, match_index)",
         "_majority_index(configuration.members, match_index)",
-        "raft.test_quorum:test_the_committed_index_is_the_greatest_that_a_quorum_has",
+        "raft.test_membership:test_learners_receive_everything_and_count_for_nothing",
     ),
     Mutant(
         "many members change in one step",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations, pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from consensus.raft.configuration import Configuration, InvalidChange
@@ -32,6 +32,7 @@ def least_quorums(configuration: Configuration) -> list[set[str]]:
     ]
 
 
+@example(Configuration.of("abc"), set("abd"), set())
 @given(plain_configurations(), some_voters, some_nodes)
 def test_each_step_of_a_change_overlaps_the_one_before(
     old: Configuration, voters: set[str], learners: set[str]

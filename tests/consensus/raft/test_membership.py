@@ -289,11 +289,11 @@ def test_a_removed_member_is_told_and_sent_to_no_more() -> None:
 
 def test_learners_receive_everything_and_count_for_nothing() -> None:
     """Thesis, section 4.2.1."""
-    group = Group("abc", "l")
+    group = Group("abc", "lm")
     group.elect("a")
     group.cut = {"b", "c"}
     group.propose("a", "x")
-    group.stabilize("a", "l")
+    group.stabilize("a", "l", "m")
     assert terms_of(group["l"]) == terms_of(group["a"])
     assert group["a"].commit_index == 1
     group.tick("a", 30)
