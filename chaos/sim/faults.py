@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from chaos.sim.network import Link
     from chaos.sim.world import World
 
+CLOCK_JUMP_MS_MAX: Final = 60_000
 FUSE_MAX: Final = 25
 """A crash inside comes at one of so many next operations of a member."""
 
@@ -36,6 +37,7 @@ class Faults:
         self._repeat(options.slow_disk_every_s, self._slow_disk)
         self._repeat(options.sync_failure_every_s, self._sync_failure)
         self._repeat(options.disk_full_every_s, self._disk_full)
+        self._repeat(options.clock_jump_every_s, self._clock_jump)
         if options.bit_flip_at_s:
             self._world.at(int(options.bit_flip_at_s * SECOND_US), self._bit_flip, None)
 
@@ -115,6 +117,13 @@ class Faults:
             member.disk.full = False
 
         self._world.at(self._world.now + self.soon(2.0), free, None)
+
+    def _clock_jump(self) -> None:
+        """Set a member's wall clock forward or back; nothing but the log's clock may notice."""
+        member = self._someone()
+        member.clock_offset_ms = self._prng.randrange(-CLOCK_JUMP_MS_MAX, CLOCK_JUMP_MS_MAX)
+        self._note("clock", member.name, member.clock_offset_ms)
+        self._world.count("clock jumps")
 
     def _bit_flip(self, _: None) -> None:
         """Damage one member's disk at rest: at most one member of a run, of three or more."""

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from chaos.sim.world import World
 
 SEGMENT_BYTES: Final = 16 * 1024
+EPOCH_MS: Final = 1_700_000_000_000
+"""What a wall clock says when a run begins."""
 AUDIT_EVERY: Final = 8
 """One acknowledgement, and one commit of a leader, in so many is compared with the disks."""
 
@@ -75,7 +77,7 @@ class Member:
         self.base_index = 0
         time = world.stream(f"time {name}")
         self.tick_us = int(options.tick_us * (1 + options.drift * (2 * time.random() - 1)))
-        self.clock_offset_ms = int(options.drift * 20_000 * time.random())
+        self.clock_offset_ms = 0
         self._bootstrap = bootstrap
         self._sequence = 0
         self._observed: tuple[int, int, Role] | None = None
@@ -416,7 +418,7 @@ class Member:
         driver = self.driver
         if driver is None:
             return
-        clock_ms = self.world.now // 1000 + self.clock_offset_ms
+        clock_ms = EPOCH_MS + self.world.now // 1000 + self.clock_offset_ms
         proposals = []
         for command in commands:
             self._sequence += 1

@@ -71,6 +71,7 @@ class Options:
     sync_failure_every_s: float = 0.0
     disk_full_every_s: float = 0.0
     bit_flip_at_s: float = 0.0
+    clock_jump_every_s: float = 0.0
     transfer_every_s: float = 0.0
     membership_every_s: float = 0.0
     calls_per_s: float = 20.0
@@ -95,7 +96,7 @@ class Options:
             nodes=prng.choice((1, 3, 3, 3, 3, 3, 3, 5)),
             tick_us=tick_us,
             election_timeout_ticks=timeout_ticks,
-            heartbeat_ticks=prng.choice((1, 2, 3)) if timeout_ticks > 5 else 1,
+            heartbeat_ticks=prng.choice((1, 2, 3, 4)) if timeout_ticks > 5 else 1,
             drift=sometimes(0.3, 0.01, 0.2),
             durable_machine=prng.random() < 0.5,
             flush_every=prng.choice((1, 10, 200)),
@@ -114,13 +115,14 @@ class Options:
             cut_every_s=sometimes(0.6, 1, 8),
             one_way_cuts=prng.random() < 0.4,
             stall_every_s=sometimes(0.3, 1, 6),
-            sector_bytes=prng.choice((64, 512, 4096)),
+            sector_bytes=prng.choice((64, 64, 512, 4096)),
             sync_us=(50, prng.choice((200, 5_000))),
             slow_disk_every_s=sometimes(0.3, 2, 8),
             slow_sync_us=prng.choice((300_000, 2_000_000)),
             sync_failure_every_s=sometimes(0.25, 2, 10),
             disk_full_every_s=sometimes(0.2, 3, 10),
             bit_flip_at_s=flips,
+            clock_jump_every_s=sometimes(0.3, 0.5, 5),
             transfer_every_s=sometimes(0.3, 2, 8),
             # A damaged member and a shrinking group could leave no majority.
             membership_every_s=0.0 if flips else changes,

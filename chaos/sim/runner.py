@@ -37,7 +37,14 @@ ACKNOWLEDGED_PER_S_MIN: Final = 1.0
 EFFECTS: Final = (
     *("bit flip detected", "bits flipped", "change demote", "change grow", "change leader"),
     *("change learner", "change overhaul", "change promote", "change repair", "change replace"),
-    *("change shrink", "compactions", "crash inside", "crash keep_all", "crash keep_prefix"),
+    *(
+        "change shrink",
+        "clock jumps",
+        "compactions",
+        "crash inside",
+        "crash keep_all",
+        "crash keep_prefix",
+    ),
     *("crash keep_some", "crash lose_all", "cut halves", "cut one", "cut one-way", "cut pair"),
     *("cut ring", "disk full refused", "late repeats", "members retired", "messages cut off"),
     *("messages lost", "messages repeated", "messages stalled", "pauses", "reordered writes"),

@@ -239,6 +239,9 @@ class World:
                 f"liveness: {name} has applied {applied} of {len(expected)} when all is quiet",
             )
             require(member.host.commands == expected, f"{name} does not hold what was committed")
+        for name, member in self.members.items():
+            if member.driver is not None and member.pending:
+                raise Violation(f"{name} gave no outcome to {len(member.pending)} proposals")
         self._check_logs(None)
         if self.options.audit_disks:
             for name, member in self.members.items():
