@@ -110,8 +110,11 @@ class GrpcCall:
             self._timer = loop.call_later(timeout_s(timeout), self.end, DEADLINE)
 
     def end(self, status: Status) -> None:
-        """End the call from outside its task, with ``status`` for the client."""
-        if self.ended_by is None and self._task is not None:
+        """End the call from outside its task, with ``status`` for the client.
+
+        A task that is being cancelled already (by the server, say) is left to clean up in peace.
+        """
+        if self.ended_by is None and self._task is not None and not self._task.cancelling():
             self.ended_by = status
             self._task.cancel()
 

@@ -208,7 +208,7 @@ async def test_cancellation_reaches_a_stream_that_waits_for_requests() -> None:
 
 
 async def test_a_reader_in_another_task_ends_the_handler_when_the_client_goes() -> None:
-    ended = asyncio.Event()
+    began, ended = asyncio.Event(), asyncio.Event()
 
     async def two_tasks(stream: EchoStream) -> None:
         async def read() -> None:
@@ -216,11 +216,12 @@ async def test_a_reader_in_another_task_ends_the_handler_when_the_client_goes() 
                 pass
 
         reader = asyncio.create_task(read())
+        began.set()
         try:
             await asyncio.Event().wait()
         finally:
+            ended.set()  # before anything is awaited: the server may cancel this task once more
             await asyncio.gather(reader, return_exceptions=True)
-            ended.set()
 
     async with (
         serve(echo_method("Two", Kind.BIDI_STREAM, two_tasks)) as served,
@@ -228,7 +229,7 @@ async def test_a_reader_in_another_task_ends_the_handler_when_the_client_goes() 
     ):
         call = bidi(channel, "Two")()
         await call.write(pb.PutRequest())
-        await wait_until(lambda: served.app.open_calls == 1)
+        await asyncio.wait_for(began.wait(), 5)
         call.cancel()
         await asyncio.wait_for(ended.wait(), 5)
         await wait_until(lambda: served.app.open_calls == 0)
