@@ -23,6 +23,7 @@ from chaos.history.reader import read_history
 from chaos.history.recorder import Recorder
 from chaos.nemesis.plan import FaultKind, PlannedFault, draw_plan
 from chaos.nemesis.runner import Nemesis
+from chaos.observer import observe_members
 from chaos.verdict import Kind, Verdict
 from chaos.workloads.register import RegisterOptions, RegisterWorkload
 
@@ -45,6 +46,7 @@ class CellOptions:
         cluster: how the cluster is made.
         workload: how hard the clients work.
         floor: load below which the cell is invalid.
+        replay: the command that runs this cell again, for its report.
     """
 
     target: Target
@@ -54,6 +56,7 @@ class CellOptions:
     cluster: ClusterOptions = attrs.field(factory=ClusterOptions)
     workload: RegisterOptions = attrs.field(factory=RegisterOptions)
     floor: LoadFloor = attrs.field(factory=LoadFloor)
+    replay: str = ""
 
     @property
     def name(self) -> str:
@@ -137,6 +140,7 @@ async def run_cell(options: CellOptions, directory: Path, progress: Progress) ->
             "workload": attrs.asdict(options.workload),
             "floor": attrs.asdict(options.floor),
             "base_revision": base_revision,
+            "replay": options.replay,
         }
         with Recorder(path, header) as recorder:
             await _load_under_faults(cluster, options, plan, recorder, progress)
@@ -182,6 +186,7 @@ async def _load_under_faults(
     nemesis = Nemesis(cluster, plan, recorder, rng, options.seconds)
     running = asyncio.create_task(workload.run())
     breaking = asyncio.create_task(nemesis.run())
+    watching = asyncio.create_task(observe_members(cluster, recorder))
     ends = time.monotonic() + options.seconds
     try:
         while time.monotonic() < ends or not breaking.done():
@@ -202,9 +207,10 @@ async def _load_under_faults(
         await running
         await workload.final_reads()
     finally:
-        for task in (running, breaking):
+        tasks = (running, breaking, watching)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(running, breaking, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _recover(cluster: Cluster, recorder: Recorder) -> None:

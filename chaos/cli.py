@@ -153,7 +153,7 @@ def run(
     cluster = ClusterOptions(nodes=nodes, seed=seed, proxy_program=_proxy_program(proxy))
     out = out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}"
     again = (
-        f"chaos run --target {target} --faults {faults} --seconds {seconds:g} --seed {seed} "
+        f"chaos run --target {target} --faults {{}} --seconds {seconds:g} --seed {seed} "
         f"--nodes {nodes} --clients {clients} --rate {rate:g} --proxy {proxy}"
     )
     options = [
@@ -164,6 +164,7 @@ def run(
             seed=seed,
             cluster=cluster,
             workload=RegisterOptions(clients=clients, rate=rate),
+            replay=again.format("+".join(kind.value for kind in kinds)),
         )
         for kinds in cells
     ]
@@ -182,12 +183,12 @@ def run(
             "target": target,
             "seed": seed,
             "verdict": verdict.value,
-            "replay": again,
+            "replay": again.format(faults),
             "cells": [result.as_json() for result in results],
         }
         click.echo(json.dumps(document, ensure_ascii=False, indent=2))
     else:
-        console.summary(results, chosen.engine, verdict, again)
+        console.summary(results, chosen.engine, verdict, again.format(faults))
     sys.exit(EXIT_CODES[verdict])
 
 

@@ -2,8 +2,9 @@
 
 Lines, by ``e``: ``header`` first (seed, options, versions); ``invoke`` of an operation and its one
 completion, ``ok`` / ``fail`` / ``info`` (``fail`` only if it certainly had no effect, ``info`` if
-nobody can tell); ``fault`` with ``phase`` start, effect or end; ``watch``: all events of one
-revision as one member told them after the run; ``footer`` last. ``i`` numbers the lines, ``t`` is
+nobody can tell); ``fault`` with ``phase`` start, effect or end; ``status``: a member's role or term
+changed; ``watch``: all events of one revision as one member told them after the run; ``footer``
+last. ``i`` numbers the lines, ``t`` is
 monotonic time in nanoseconds. An operation's id is the ``i`` of its invocation.
 """
 
@@ -107,6 +108,23 @@ class FaultEvent:
     effective: bool = True
 
 
+@attrs.frozen(slots=True)
+class StatusEvent:
+    """What a member said of itself, written when it is another than before.
+
+    Args:
+        t: when the answer came (ns).
+        member: its name.
+        role: ``leader``, ``follower``, ``no leader`` (it knows of none) or ``silent`` (no answer).
+        term: the Raft term that it named; 0 while it is silent.
+    """
+
+    t: int
+    member: str
+    role: str
+    term: int = 0
+
+
 @attrs.define(slots=True)
 class History:
     """Everything that one run recorded."""
@@ -115,6 +133,7 @@ class History:
     operations: list[Operation] = attrs.field(factory=list)
     watches: dict[str, list[WatchEvent]] = attrs.field(factory=dict)
     faults: list[FaultEvent] = attrs.field(factory=list)
+    statuses: list[StatusEvent] = attrs.field(factory=list)
     footer: dict[str, Any] = attrs.field(factory=dict)
 
     @property

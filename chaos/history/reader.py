@@ -14,6 +14,7 @@ from chaos.history.format import (
     HistoryError,
     Operation,
     Outcome,
+    StatusEvent,
     WatchEvent,
 )
 
@@ -93,6 +94,10 @@ def _take(history: History, by_id: dict[int, Operation], line: dict[str, Any], f
                 line.get("evidence", ""),
                 line.get("effective", True),
             )
+        )
+    elif e == "status":
+        history.statuses.append(
+            StatusEvent(line["t"], line["node"], line["role"], line.get("term", 0))
         )
     elif e == "footer":
         history.footer = line

@@ -87,6 +87,10 @@ class Recorder:
         now = self._write("fault", fields)
         self.fault_events.append(FaultEvent(now, kind, phase, tuple(target), evidence, effective))
 
+    def status(self, member: str, role: str, term: int = 0) -> None:
+        """Record that a member's role or term is another than before; see ``StatusEvent``."""
+        self._write("status", {"node": member, "role": role, "term": term})
+
     def watch(self, member: str, events: Iterable[WatchEvent]) -> None:
         """Record what a member tells about every revision, in order, one line for each."""
         revision = 0

@@ -13,7 +13,7 @@ import pytest
 from chaos.checkers.assumptions import LoadFloor
 from chaos.checkers.durability import check_convergence, check_durability
 from chaos.checkers.pipeline import check_history
-from chaos.history.format import FaultEvent, History, HistoryError, Outcome, WatchEvent
+from chaos.history.format import FaultEvent, History, HistoryError, Outcome, StatusEvent, WatchEvent
 from chaos.history.reader import parse_history, read_history
 from chaos.history.recorder import Recorder
 from chaos.verdict import Kind, Verdict
@@ -38,6 +38,7 @@ def recorded(path: Path) -> History:
         lost.error = "timed out"
         recorder.complete(lost, Outcome.UNKNOWN)
         recorder.fault("proc.kill", "start", ["n1"], evidence="exit code -9")
+        recorder.status("n1", "leader", 4)
         recorder.invoke(2, "get", "a")
         recorder.watch("n1", [WatchEvent(2, "a", "0-0"), WatchEvent(3, "b", "1-1")])
         recorder.watched("n1")
@@ -56,6 +57,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert (cas.applied, cas.expected, cas.seen, cas.seen_revision) == (False, 9, "0-0", 2)
     assert (lost.outcome, lost.end, lost.error) == (Outcome.UNKNOWN, None, "timed out")
     assert (cut_off.outcome, cut_off.end) == (Outcome.UNKNOWN, None)
+    assert history.statuses == [StatusEvent(1100, "n1", "leader", 4)]
     assert history.watches == {
         "n1": [WatchEvent(2, "a", "0-0"), WatchEvent(3, "b", "1-1")],
         "n2": [],

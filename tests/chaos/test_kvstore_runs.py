@@ -63,4 +63,6 @@ def test_chaos_run_with_a_killed_leader(tmp_path: Path) -> None:
     effect = next(fault for fault in history.faults if fault.phase == "effect")
     assert "exit code -9" in effect.evidence
     assert effect.evidence.startswith("leader")
+    roles = {status.role for status in history.statuses if status.member == effect.target[0]}
+    assert {"leader", "silent"} <= roles, "who led, and that it was gone, is in the history"
     assert set(history.watches) == {"n1", "n2", "n3"}
