@@ -32,6 +32,8 @@ from chaos.verdict import Verdict
 EXIT_CODES: Final = {Verdict.OK: 0, Verdict.VIOLATED: 1, Verdict.INVALID: 2}
 VIOLATIONS_SHOWN_MAX: Final = 5
 JOBS_MAX: Final = 256
+PROGRESS_EVERY_S: Final = 60.0
+"""Real seconds between two lines of progress where the output is not a terminal."""
 
 
 @attrs.frozen(slots=True)
@@ -41,6 +43,8 @@ class _Request:
     time_limit: float | None
     replay: int
     as_json: bool
+    planned: range | None = None
+    """The fixed seeds asked for; None for one seed alone."""
 
 
 @click.command()
@@ -112,7 +116,8 @@ def sim(
         raise click.UsageError("--trace goes with --seed and without --json: name the one seed")
     if from_commit is not None and time_limit is None:
         raise click.UsageError("--from-commit goes on without end: give --time-limit too")
-    request = _Request(seconds, jobs, time_limit, replay, as_json)
+    planned = range(start, start + seeds) if seed is None else None
+    request = _Request(seconds, jobs, time_limit, replay, as_json, planned)
     if seed is not None:
         _one(seed, request, trace=trace)
     chosen: Iterable[int] = range(start, start + seeds)
@@ -159,6 +164,9 @@ def _many(chosen: Iterable[int], request: _Request) -> None:
                 jobs=request.jobs,
                 time_limit_s=request.time_limit,
             )
+        rest = set() if request.planned is None else set(request.planned) - set(summary.digests)
+        if rest and not request.as_json:
+            _say(console, f"the time was up; the rest: --start {min(rest)} --seeds {len(rest)}")
         differing = _replay(summary, request)
     except KeyboardInterrupt:
         interrupted = True
@@ -235,19 +243,22 @@ def _document(
 
 @contextmanager
 def _progress(console: rich.console.Console, summary: Summary) -> Iterator[Any]:
-    began = time.monotonic()
+    began = said = time.monotonic()
     with Live(console=console, auto_refresh=False, transient=True) as live:
 
         def show() -> None:
-            took = time.monotonic() - began
-            live.update(
-                Text(
-                    f"{summary.seeds} seeds, {summary.simulated_s / 3600:.2f} simulated hours, "
-                    f"{summary.ratio:.0f} times real time per core, "
-                    f"{len(summary.violations)} violated, {took:.0f} s"
-                ),
-                refresh=True,
+            nonlocal said
+            now = time.monotonic()
+            text = (
+                f"{summary.seeds} seeds, {summary.simulated_s / 3600:.2f} simulated hours, "
+                f"{summary.ratio:.0f} times real time per core, "
+                f"{len(summary.violations)} violated, {now - began:.0f} s"
             )
+            if console.is_terminal:
+                live.update(Text(text), refresh=True)
+            elif now - said >= PROGRESS_EVERY_S:
+                said = now
+                _say(console, text)
 
         yield show
 

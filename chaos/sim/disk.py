@@ -78,19 +78,20 @@ class SimDisk:
         """Begin an operation. False after a crash: what still unwinds must change nothing."""
         if self._dead:
             return False
-        self._or_die(self._operation)
-        return True
-
-    def _or_die(self, operation: Callable[[], None]) -> None:
         try:
-            operation()
+            self._operation()
         except SimulatedCrash:
             self._dead = True
             raise
+        return True
 
     def begin_sync(self) -> None:
         """Let the time of a sync pass. A crash may come instead."""
-        self._or_die(self._synced)
+        try:
+            self._synced()
+        except SimulatedCrash:
+            self._dead = True
+            raise
 
     def refuse_if_full(self) -> None:
         """Raise the error of a full disk, if this one is full."""
@@ -143,9 +144,10 @@ class Content:
     def write(self, offset: int, data: bytes) -> None:
         """Write to the page cache."""
         end = offset + len(data)
-        if len(self.current) < end:
-            self.current.extend(bytes(end - len(self.current)))
-        self.current[offset:end] = data
+        current = self.current
+        if len(current) < end:
+            current.extend(bytes(end - len(current)))
+        current[offset:end] = data
         self.pending.append((offset, data))
 
     def resize(self, size: int) -> None:
@@ -155,14 +157,21 @@ class Content:
 
     def sync(self) -> None:
         """Make everything durable."""
-        self.settled = self._synced_end
+        durable = self.durable
+        settled = synced_end = self._synced_end
         for offset, data in self.pending:
-            _apply(self.durable, offset, data)
             if data is None:
-                self._synced_end = min(self._synced_end, offset)
-                self.settled = min(self.settled, offset)
-            else:
-                self._synced_end = max(self._synced_end, offset + len(data))
+                _resize(durable, offset)
+                synced_end = min(synced_end, offset)
+                settled = min(settled, offset)
+                continue
+            end = offset + len(data)
+            if end > len(durable):
+                durable.extend(bytes(end - len(durable)))
+            durable[offset:end] = data
+            if end > synced_end:
+                synced_end = end
+        self.settled, self._synced_end = settled, synced_end
         self.pending.clear()
 
     def crash(self, mode: CrashMode, disk: SimDisk) -> None:

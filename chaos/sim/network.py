@@ -28,7 +28,9 @@ class Network:
     def __init__(self, world: World) -> None:
         options = world.options
         self._world = world
+        self._members = world.members
         self._prng = world.stream("network")
+        self._random = self._prng.random
         self._low, high = options.delay_us
         self._span = high - self._low
         self._loss = options.loss
@@ -41,13 +43,13 @@ class Network:
 
     def send(self, message: AnyMessage, leaves_at: int) -> None:
         """Let a message leave at a time (microseconds)."""
-        prng = self._prng
-        if self._loss and prng.random() < self._loss:
+        random = self._random
+        if self._loss and random() < self._loss:
             self._world.count("messages lost")
             return
-        if self._duplication and prng.random() < self._duplication:
+        if self._duplication and random() < self._duplication:
             self._repeat(message, leaves_at)
-        arrives = leaves_at + self._low + int(prng.random() * self._span)
+        arrives = leaves_at + self._low + int(random() * self._span)
         if self._in_order or self._stalls:
             arrives = self._held(message, arrives)
         self._world.at(arrives, self._deliver, message)
@@ -106,6 +108,6 @@ class Network:
         if self._cuts and (message.sender, message.receiver) in self._cuts:
             self._world.count("messages cut off")
             return
-        member = self._world.members.get(message.receiver)
+        member = self._members.get(message.receiver)
         if member is not None:
             member.receive(message)

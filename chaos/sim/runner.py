@@ -120,7 +120,20 @@ def run_seed(
     seed: int, seconds: float = SECONDS, say: Callable[[str], None] | None = None
 ) -> Outcome:
     """Run one seed; ``say`` is called with a line about everything that happens."""
+    # What a run leaves behind in circles is young: looking at nothing else saves a tenth.
+    collecting = gc.isenabled()
+    gc.disable()
     began = time.process_time()
+    try:
+        outcome = _run_seed(seed, seconds, say)
+        gc.collect(0)
+    finally:
+        if collecting:
+            gc.enable()
+    return attrs.evolve(outcome, cpu_s=time.process_time() - began)
+
+
+def _run_seed(seed: int, seconds: float, say: Callable[[str], None] | None) -> Outcome:
     error = ""
     world: World | None = None
     try:
@@ -130,21 +143,18 @@ def run_seed(
         error = str(violation)
     except Exception as unexpected:
         error = f"{type(unexpected).__name__}: {unexpected} {_places(unexpected)}"
-    outcome = Outcome(
+    return Outcome(
         seed=seed,
         verdict=Verdict.VIOLATED if error else Verdict.OK,
         error=error,
         digest=world.trace.digest if world else "",
         seconds=world.now / 1e6 if world else 0.0,
-        cpu_s=time.process_time() - began,
+        cpu_s=0.0,
         events=world.events if world else 0,
         acknowledged=world.promises.acknowledged if world else 0,
         counts=dict(sorted(world.counts.items())) if world else {},
         options=world.options.differences() if world else {},
     )
-    del world
-    gc.collect()
-    return outcome
 
 
 def _places(error: Exception) -> str:

@@ -7,7 +7,6 @@ a bound. At last the clients go quiet, and every member must come to the same st
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import heapq
 import random
@@ -94,22 +93,16 @@ class World:
                 of the engine or of the simulator, and as bad.
         """
         length = int(seconds * SECOND_US)
-        collecting = gc.isenabled()
-        gc.disable()  # a run makes no garbage in circles worth looking for until its end
-        try:
-            self.faults.schedule()
-            self.clients.schedule()
-            self.admin.schedule()
-            self.at(SWEEP_US, self._sweep, None)
-            self.advance(int(length * FAULTY_SHARE))
-            self.heal()
-            self.advance(int(length * HEALED_SHARE))
-            self.clients.stop()
-            self.advance(length - self.now)
-            self._check_end()
-        finally:
-            if collecting:
-                gc.enable()
+        self.faults.schedule()
+        self.clients.schedule()
+        self.admin.schedule()
+        self.at(SWEEP_US, self._sweep, None)
+        self.advance(int(length * FAULTY_SHARE))
+        self.heal()
+        self.advance(int(length * HEALED_SHARE))
+        self.clients.stop()
+        self.advance(length - self.now)
+        self._check_end()
 
     # -- time ---------------------------------------------------------------------------------
 
