@@ -16,7 +16,15 @@ import attrs
 
 from consensus.errors import ConsensusError, Unsupported
 from consensus.statemachine import StateSnapshot
-from consensus.types import Committed, EngineStatus, Member, NodeId, Position, Proposal, ProposalId
+from consensus.types import (
+    Committed,
+    EngineStatus,
+    MemberChange,
+    NodeId,
+    Position,
+    Proposal,
+    ProposalId,
+)
 
 
 class Fault(enum.Flag):
@@ -80,6 +88,9 @@ class EngineHost(Protocol):
 
     def halt(self, reason: str) -> None:
         """The engine cannot go on without risk to a promise. Stop, and tell a person why."""
+
+    def removed(self, reason: str) -> None:
+        """This member was removed from its group by a committed change: halt for good."""
 
     def is_halted(self) -> bool:
         """Whether the host has stopped for good: the engine must leave the group at once."""
@@ -157,13 +168,29 @@ class Engine(abc.ABC):
     def compact(self) -> None:
         """Ask for a snapshot and a shorter log soon. A hint; returns at once."""
 
-    async def change_membership(self, members: Sequence[Member], timeout_s: float) -> None:
-        """Make ``members`` the group's configuration.
+    async def change_membership(self, changes: Sequence[MemberChange], timeout_s: float) -> None:
+        """Change who is in the group; return once it is so, for good, on this member too.
+
+        May be called on any member: the leader makes the change. ``changes`` are applied in order
+        to the configuration in force on the leader, all or nothing, and more than one voter more
+        or less goes through joint consensus: two callers never undo each other's work. On return
+        the final configuration is committed, in force here and everything up to it is applied
+        here. A change is tried again inside, in ``timeout_s`` seconds, as long as it certainly was
+        not made.
+
+        A learner counts as ready for promotion when it has 90 % of the leader's log. What else
+        makes a change unsafe, and how many learners a group may have, are settings of the engine.
 
         Raises:
             Unsupported: the engine has no ``membership_change``.
-            NotLeader: this member cannot lead the change.
-            OutcomeUnknown: the change may still take effect.
+            MemberExists, AddressTaken, UnknownMember, MemberWasRemoved, NotLearner,
+            LearnerNotReady, TooManyLearners, NotEnoughStarted, GroupUnhealthy: refused by the
+                leader as its configuration or the group is now; nothing was changed.
+            ChangeRefused: empty, or not well-formed; nothing was changed.
+            ChangeUnderWay: another change was not finished in time; nothing was changed.
+            NotLeader: no leader was found in time; nothing was changed.
+            Removed: the change removed this member.
+            OutcomeUnknown: the change may have been made, or may yet be.
         """
         raise Unsupported(f"{type(self).__name__} cannot change its members")
 
@@ -173,5 +200,7 @@ class Engine(abc.ABC):
         Raises:
             Unsupported: the engine has no ``leadership_transfer``.
             NotLeader: this member does not lead.
+            BadTransferTarget: ``target`` is not another voter.
+            ProposalDropped: it did not take over in ``timeout_s`` seconds.
         """
         raise Unsupported(f"{type(self).__name__} cannot transfer leadership")

@@ -47,6 +47,10 @@ class Halted(ConsensusError):
     """The node stopped: its machine or its storage failed, and going on could break a promise."""
 
 
+class Removed(Halted):
+    """This member was removed from its group, for good. Its data directory is of no more use."""
+
+
 class Stopped(ConsensusError):
     """The node was stopped on purpose while the call waited."""
 
@@ -61,3 +65,55 @@ class DataDamaged(StorageError):
 
 class ConfigError(ConsensusError):
     """A setting is wrong. The text names the setting, the value, and what would be right."""
+
+
+class FeatureUnavailable(ProposalDropped):
+    """A member of the group is too old for this command, or has not said what it knows yet."""
+
+
+class BadTransferTarget(ConsensusError):
+    """The member that should take over leadership is not another voter. Nothing was changed."""
+
+
+class ChangeUnderWay(ProposalDropped):
+    """Another change of members is not finished, or the leader is too new. Retry freely."""
+
+
+class ChangeRefused(ConsensusError):
+    """The change of members makes no sense, or is not safe now. Nothing was changed."""
+
+
+class MemberExists(ChangeRefused):
+    """A member with this id is in the group already."""
+
+
+class AddressTaken(ChangeRefused):
+    """Another member has this address."""
+
+
+class UnknownMember(ChangeRefused):
+    """No member of the group has this id."""
+
+
+class MemberWasRemoved(UnknownMember):
+    """This id was removed from the group. Ids are never used again."""
+
+
+class NotLearner(ChangeRefused):
+    """The member that should be promoted votes already."""
+
+
+class LearnerNotReady(ChangeRefused):
+    """The learner's log is too far behind the leader's to let it vote. Retry when it caught up."""
+
+
+class TooManyLearners(ChangeRefused):
+    """The group has as many learners as its members allow."""
+
+
+class NotEnoughStarted(ChangeRefused):
+    """Too few voters of the group as it would be then have ever been heard of by the leader."""
+
+
+class GroupUnhealthy(ChangeRefused):
+    """Voters are out of reach now, and the change could cost the group its majority."""

@@ -27,10 +27,12 @@ from consensus.clock import Clock, SystemClock
 from consensus.engine import Engine
 from consensus.errors import (
     ConsensusError,
+    FeatureUnavailable,
     Halted,
     OutcomeUnknown,
     QueueFull,
     ReadFailed,
+    Removed,
     Stopped,
 )
 from consensus.statemachine import StateMachine, StateSnapshot
@@ -40,6 +42,8 @@ from consensus.types import (
     Consistency,
     EngineStatus,
     Entry,
+    MemberChange,
+    NodeId,
     NodeStatus,
     Position,
     Proposal,
@@ -53,6 +57,7 @@ PROPOSALS_PENDING_MAX: Final = 20_000
 
 PROPOSE_TIMEOUT_S: Final = 7.0
 READ_TIMEOUT_S: Final = 7.0
+CHANGE_TIMEOUT_S: Final = 7.0
 
 AnswerHandler = Callable[[bytes], Awaitable[bytes]]
 
@@ -101,6 +106,7 @@ class Node:
         self._next_read: asyncio.Future[None] | None = None
         self._read_task: asyncio.Task[None] | None = None
         self._halted_reason = ""
+        self._removed = False
         self._halted: asyncio.Future[str] | None = None
         self._stopped = False
         self._loop: asyncio.AbstractEventLoop
@@ -150,19 +156,28 @@ class Node:
 
     # -- what users call ----------------------------------------------------------------------
 
-    async def propose(self, command: bytes, timeout_s: float = PROPOSE_TIMEOUT_S) -> Applied:
+    async def propose(
+        self, command: bytes, timeout_s: float = PROPOSE_TIMEOUT_S, *, feature_level: int = 0
+    ) -> Applied:
         """Replicate a command and return what applying it here returned.
 
         Args:
             command: opaque bytes for the machine.
             timeout_s: how long to wait, in seconds.
+            feature_level: the least level that a member must have declared to its engine to know
+                this kind of command; one that is new in a release must not reach older members.
 
         Raises:
+            FeatureUnavailable: a member has not declared that level; nothing was sent.
             ProposalDropped (NotLeader, QueueFull): certainly not applied; retry freely.
             OutcomeUnknown: it may have been applied, or may yet be.
             Halted, Stopped: this node takes no proposals any more; nothing was sent.
         """
         self._check_running()
+        if feature_level and self.engine.status().feature_level < feature_level:
+            raise FeatureUnavailable(
+                f"not every member has declared feature level {feature_level}: are all upgraded?"
+            )
         if len(self._pending) >= PROPOSALS_PENDING_MAX:
             raise QueueFull(f"{PROPOSALS_PENDING_MAX} proposals are under way on this node")
         self._sequence += 1
@@ -240,6 +255,28 @@ class Node:
         self._check_running()
         return await self.engine.ask_leader(request, timeout_s)
 
+    async def change_membership(
+        self, changes: Sequence[MemberChange], timeout_s: float = CHANGE_TIMEOUT_S
+    ) -> None:
+        """Change who is in the group; return once it is so (see ``Engine.change_membership``).
+
+        Raises:
+            as ``Engine.change_membership``; and Halted, Stopped: this node does nothing any more.
+        """
+        self._check_running()
+        await self.engine.change_membership(changes, timeout_s)
+
+    async def transfer_leadership(
+        self, target: NodeId, timeout_s: float = CHANGE_TIMEOUT_S
+    ) -> None:
+        """Hand leadership to ``target``; return when it leads (``Engine.transfer_leadership``).
+
+        Raises:
+            as ``Engine.transfer_leadership``; and Halted, Stopped.
+        """
+        self._check_running()
+        await self.engine.transfer_leadership(target, timeout_s)
+
     def status(self) -> NodeStatus:
         """Return what this node knows about itself and its group now."""
         return NodeStatus(
@@ -248,6 +285,7 @@ class Node:
             applied_term=self._applied.term,
             pending_proposals=len(self._pending),
             halted=self._halted_reason,
+            removed=self._removed,
         )
 
     def watch_status(self) -> AsyncIterator[EngineStatus]:
@@ -338,9 +376,15 @@ class Node:
         self._halted_reason = reason
         log.error("node halted", reason=reason)
         self._fail_all(OutcomeUnknown(f"the node halted: {reason}"))
-        self._fail_waiters(Halted(reason))
+        self._fail_waiters(self._halted_error())
         if self._halted is not None and not self._halted.done():
             self._halted.set_result(reason)
+
+    def removed(self, reason: str) -> None:
+        """Halt because this member is not of the group any more."""
+        if not self._halted_reason:
+            self._removed = True
+            self.halt(reason)
 
     def is_halted(self) -> bool:
         """Whether this node has stopped applying for good."""
@@ -350,9 +394,12 @@ class Node:
 
     def _check_running(self) -> None:
         if self._halted_reason:
-            raise Halted(self._halted_reason)
+            raise self._halted_error()
         if self._stopped:
             raise Stopped("the node was stopped")
+
+    def _halted_error(self) -> Halted:
+        return (Removed if self._removed else Halted)(self._halted_reason)
 
     def _flush(self) -> None:
         batch, self._outbox = self._outbox, []

@@ -13,7 +13,10 @@ from typing import Any
 import attrs
 
 NodeId = str
-"""A member's name, unique in its cluster and never reused."""
+"""What identifies a member, for ever: unique in its group, and never used again for another.
+
+It is any text without meaning of its own; what people call a member is an attribute of it.
+"""
 
 
 @attrs.frozen(slots=True)
@@ -109,11 +112,56 @@ class Consistency(enum.Enum):
 
 @attrs.frozen(slots=True)
 class Member:
-    """One member of a group: its name, its peer address ("host:port") and whether it votes."""
+    """One member of a group, as the replicated configuration has it.
+
+    Args:
+        id: the member.
+        address: where its peers reach it, "host:port".
+        learner: whether it only listens; otherwise it votes.
+        context: what the program on top keeps with it; the framework never reads it.
+    """
 
     id: NodeId
     address: str
     learner: bool = False
+    context: bytes = b""
+
+
+@attrs.frozen(slots=True)
+class AddMember:
+    """A new member joins: as a voter, or as a learner that can be promoted later."""
+
+    node_id: NodeId
+    address: str
+    learner: bool = False
+    context: bytes = b""
+
+
+@attrs.frozen(slots=True)
+class RemoveMember:
+    """A member leaves for good: its id can never be a member of this group again."""
+
+    node_id: NodeId
+
+
+@attrs.frozen(slots=True)
+class PromoteMember:
+    """A learner becomes a voter."""
+
+    node_id: NodeId
+
+
+@attrs.frozen(slots=True)
+class UpdateMember:
+    """A member is reached elsewhere from now on. ``context`` None leaves that as it is."""
+
+    node_id: NodeId
+    address: str
+    context: bytes | None = None
+
+
+MemberChange = AddMember | RemoveMember | PromoteMember | UpdateMember
+"""One step from the configuration in force to the next; never a whole list of members."""
 
 
 @attrs.frozen(slots=True)
@@ -121,7 +169,9 @@ class EngineStatus:
     """What an engine knows about itself at one moment.
 
     ``leader`` is None while no leader is known. ``log_index`` is the last index in this member's
-    log where the engine can tell, otherwise ``commit_index``.
+    log where the engine can tell, otherwise ``commit_index``. ``members`` is the configuration in
+    force here, which may not be committed yet. ``feature_level`` is the least that any member has
+    declared (see ``Node.propose``), 0 where one has not been heard of.
     """
 
     node_id: NodeId
@@ -132,6 +182,7 @@ class EngineStatus:
     log_index: int
     members: tuple[Member, ...]
     has_quorum: bool
+    feature_level: int = 0
     details: Mapping[str, Any] = attrs.field(factory=dict)
 
 
@@ -140,7 +191,7 @@ class NodeStatus:
     """An engine's status with what the node adds: how far its machine is, and whether it stopped.
 
     ``halted`` is empty on a healthy node; otherwise it says, for a person, why the node stopped
-    applying.
+    applying. ``removed`` says that this was because the member was removed from its group.
     """
 
     engine: EngineStatus
@@ -148,3 +199,4 @@ class NodeStatus:
     applied_term: int
     pending_proposals: int
     halted: str = ""
+    removed: bool = False

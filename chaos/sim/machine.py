@@ -153,6 +153,10 @@ class ModelHost:
         """Remember why."""
         self.halted = reason
 
+    def removed(self, reason: str) -> None:
+        """This member is not of the group any more."""
+        self.halted = reason
+
     def _flush(self) -> None:
         self._operation()
         self._flushed, self._flushed_count = self.applied, len(self.commands)

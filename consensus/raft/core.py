@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from consensus.errors import NotLeader, ProposalDropped, QueueFull
+from consensus.errors import BadTransferTarget, NotLeader, ProposalDropped, QueueFull
 from consensus.raft import election, membership, reads, replication
 from consensus.raft.config import CoreConfig
 from consensus.raft.configuration import Configuration
@@ -217,12 +217,12 @@ class Core:
 
         Raises:
             NotLeader: this member does not lead.
-            ProposalDropped: ``target`` is not another voter.
+            BadTransferTarget: ``target`` is not another voter.
         """
         if not self.is_leader:
             raise NotLeader(self.leader)
         if target == self.node_id or not self.configuration.is_voter(target):
-            raise ProposalDropped(f"{target!r} is not another voter of this group")
+            raise BadTransferTarget(f"{target!r} is not another voter of this group")
         self.transfer_target = target
         self.lease_forfeited = True
         self.election_elapsed = 0

@@ -16,6 +16,7 @@ from consensus import (
     EngineHost,
     EngineStatus,
     Fault,
+    FeatureUnavailable,
     Halted,
     Node,
     NotLeader,
@@ -25,6 +26,7 @@ from consensus import (
     ProposalDropped,
     QueueFull,
     ReadFailed,
+    Removed,
     Role,
     Stopped,
 )
@@ -42,6 +44,7 @@ class ScriptedEngine(Engine):
         self.reads: list[asyncio.Future[int]] = []
         self.host: EngineHost
         self.index = 0
+        self.feature_level = 0
 
     @property
     def capabilities(self) -> Capabilities:
@@ -75,7 +78,9 @@ class ScriptedEngine(Engine):
         return await self.host.answer(request)
 
     def status(self) -> EngineStatus:
-        return EngineStatus("one", Role.LEADER, 1, "one", self.index, self.index, (), True)
+        return EngineStatus(
+            "one", Role.LEADER, 1, "one", self.index, self.index, (), True, self.feature_level
+        )
 
     async def watch_status(self) -> AsyncIterator[EngineStatus]:
         yield self.status()
@@ -257,3 +262,34 @@ async def test_stopping_fails_what_waits(engine: ScriptedEngine) -> None:
         await asyncio.wait_for(read, 5.0)
     with pytest.raises(Stopped):
         await node.propose(b"late")
+
+
+async def test_a_removed_member_halts_and_says_that_it_was_removed(
+    engine: ScriptedEngine,
+) -> None:
+    async with Node(RecordingMachine(), engine) as node:
+        task = asyncio.create_task(node.propose(b"x"))
+        await proposals_of(engine, 1)
+        assert not node.status().removed
+        engine.host.removed("one was removed from the group")
+        with pytest.raises(OutcomeUnknown, match="removed"):
+            await task
+        assert node.status().removed
+        assert node.is_halted()
+        assert "one was removed" in await node.wait_halted()
+        with pytest.raises(Removed, match="one was removed"):
+            await node.propose(b"late")
+        with pytest.raises(Removed):
+            await node.change_membership([])
+
+
+async def test_a_command_that_a_member_may_not_know_is_not_sent(engine: ScriptedEngine) -> None:
+    async with Node(RecordingMachine(), engine) as node:
+        engine.feature_level = 1
+        with pytest.raises(FeatureUnavailable, match="level 2"):
+            await node.propose(b"new", feature_level=2)
+        assert engine.batches == []
+        engine.feature_level = 2
+        task = asyncio.create_task(node.propose(b"new", feature_level=2))
+        engine.commit(*await proposals_of(engine, 1))
+        assert (await task).index == 1

@@ -31,6 +31,7 @@ from consensus.engines.pysyncobj.raft import PeerNode, Timing
 from consensus.engines.pysyncobj.settle import misplaced
 from consensus.engines.pysyncobj.setup import GROUP_ID, Setup
 from consensus.errors import (
+    BadTransferTarget,
     ConfigError,
     NotLeader,
     OutcomeUnknown,
@@ -272,14 +273,14 @@ class PySyncObjEngine(Engine):
 
         Raises:
             NotLeader: this member does not lead, or did not in the end hand over.
-            ConfigError: ``target`` is no other member.
+            BadTransferTarget: ``target`` is no other member.
         """
         driver = self._running()
         node = next((node for node in self._setup.others if node.name == target), None)
         if target == self.node_id and driver.leads():
             return
         if node is None:
-            raise ConfigError(f"{target!r} is no other member of this cluster")
+            raise BadTransferTarget(f"{target!r} is no other member of this cluster")
         try:
             async with asyncio.timeout(timeout_s):
                 while True:

@@ -66,6 +66,9 @@ class ListHost(EngineHost):
     def halt(self, reason: str) -> None:
         self.halted = reason
 
+    def removed(self, reason: str) -> None:
+        self.halted = reason
+
     def is_halted(self) -> bool:
         return bool(self.halted)
 

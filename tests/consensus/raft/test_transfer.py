@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from consensus.errors import NotLeader, ProposalDropped
+from consensus.errors import BadTransferTarget, NotLeader, ProposalDropped
 from consensus.raft.messages import RequestVote, TimeoutNow
 from consensus.types import Role
 from tests.consensus.raft.group import Group, between, of_kind
@@ -91,7 +91,7 @@ def test_only_a_leader_hands_over_and_only_to_another_voter() -> None:
     with pytest.raises(NotLeader):
         group["b"].transfer_leadership("c")
     for target in ("a", "l", "nobody"):
-        with pytest.raises(ProposalDropped, match="not another voter"):
+        with pytest.raises(BadTransferTarget, match="not another voter"):
             group["a"].transfer_leadership(target)
 
 
