@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -28,6 +29,7 @@ from consensus.errors import ConfigError, ConsensusError, OutcomeUnknown, Storag
 from consensus.loading import load_machine
 from consensus.methods import encode_call
 from consensus.node import PROPOSE_TIMEOUT_S, Node
+from consensus.peerdial import PEER_DIAL_VARIABLE, read_peer_dial
 from consensus.server import serve as serve_node
 from consensus.types import Consistency
 
@@ -148,6 +150,7 @@ def _engine(
         if len(members) > 1:
             raise ConfigError("--engine local is one member in memory; it cannot be a cluster")
         return LocalEngine(name)
+    dial = read_peer_dial(os.environ.get(PEER_DIAL_VARIABLE, ""), members)
     if kind == "native":
         return NativeEngine(
             name,
@@ -157,6 +160,7 @@ def _engine(
             heartbeat_interval_ms=flags["heartbeat_interval"],
             snapshot_entries=flags["snapshot_count"],
             listen=listen,
+            dial=dial,
         )
     return PySyncObjEngine(
         name,
@@ -167,6 +171,7 @@ def _engine(
         snapshot_entries=flags["snapshot_count"],
         password=_password(flags["peer_password_file"]),
         listen=listen,
+        dial=dial,
     )
 
 

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
 from consensus.engine import Engine
 from consensus.engines.local import LocalEngine
 from consensus.engines.native import NativeEngine
 from consensus.engines.pysyncobj import PySyncObjEngine
 from consensus.errors import ConfigError
+from consensus.peerdial import PEER_DIAL_VARIABLE, read_peer_dial
 from kvstore.config import ServerConfig
-
-PEER_DIAL_VARIABLE: Final = "RAFTYARD_PEER_DIAL"
-"""Environment variable for fault tests: "name=host:port,...", where peers are dialled instead of at
-their own addresses."""
 
 
 def build_engine(config: ServerConfig, directory: Path) -> Engine:
@@ -56,23 +51,6 @@ def build_engine(config: ServerConfig, directory: Path) -> Engine:
         snapshot_entries=max(2, config.snapshot_count),
         dial=dial,
     )
-
-
-def read_peer_dial(text: str, members: Mapping[str, str]) -> dict[str, str]:
-    """Return the addresses to dial, by member, from the text of ``RAFTYARD_PEER_DIAL``.
-
-    Raises:
-        ConfigError: an item is not name=host:port, or names no member.
-    """
-    dial = {}
-    for item in filter(None, text.split(",")):
-        name, equals, address = item.partition("=")
-        if not equals or ":" not in address:
-            raise ConfigError(f"{PEER_DIAL_VARIABLE}: {item!r} should be name=host:port")
-        if name not in members:
-            raise ConfigError(f"{PEER_DIAL_VARIABLE}: {name!r} is not one of {', '.join(members)}")
-        dial[name] = address
-    return dial
 
 
 def read_password(path: Path | None) -> str | None:

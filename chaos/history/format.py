@@ -3,9 +3,14 @@
 Lines, by ``e``: ``header`` first (seed, options, versions); ``invoke`` of an operation and its one
 completion, ``ok`` / ``fail`` / ``info`` (``fail`` only if it certainly had no effect, ``info`` if
 nobody can tell); ``fault`` with ``phase`` start, effect or end; ``status``: a member's role or term
-changed; ``watch``: all events of one revision as one member told them after the run; ``footer``
-last. ``i`` numbers the lines, ``t`` is
-monotonic time in nanoseconds. An operation's id is the ``i`` of its invocation.
+changed; ``watcher``: a client began to watch, and ``notice``: one answer that it got; ``watch``:
+all events of one revision as one member told them after the run; ``state``: one member's hash of
+its state after the run; ``footer`` last. ``i`` numbers the lines, ``t`` is monotonic time in
+nanoseconds. An operation's id is the ``i`` of its invocation, a watcher's that of its ``watcher``
+line.
+
+Registers use the fields that are made for them (``value``, ``seen`` ...). Every other workload says
+what it asked in ``input`` and what it was told in ``output``, both anything that JSON can say.
 """
 
 from __future__ import annotations
@@ -17,6 +22,13 @@ from typing import Any, Final
 import attrs
 
 FORMAT_VERSION: Final = 1
+
+REFERENCE: Final = "reference"
+"""The name under which ``watch`` lines have what was watched from the first revision on, during the
+run, over links that no fault touches."""
+
+READS: Final = frozenset({"get", "read"})
+"""Names of operations that change nothing. Every other one writes if it takes effect."""
 
 
 class Outcome(enum.Enum):
@@ -34,7 +46,8 @@ class Operation:
     Args:
         id: line number of the invocation.
         process: the client process; it has one operation at a time and ends with an unknown one.
-        f: ``put``, ``get`` or ``cas``.
+        f: ``put``, ``get`` or ``cas`` for registers; other workloads have names of their own, of
+            which only those in ``READS`` change nothing.
         key: the key.
         value: what a put or cas writes, unique in the history.
         expected: the modification revision that a cas compares with (0: key absent).
@@ -48,6 +61,8 @@ class Operation:
         applied: whether a cas compared true and wrote.
         node: the member that answered, or was asked.
         error: the text of a failure.
+        input: what was asked, as JSON can say it.
+        output: what was answered, as JSON can say it.
     """
 
     id: int
@@ -66,6 +81,8 @@ class Operation:
     applied: bool = False
     node: str = ""
     error: str = ""
+    input: Any = None
+    output: Any = None
 
     @property
     def wrote(self) -> bool:
@@ -75,7 +92,7 @@ class Operation:
     @property
     def may_write(self) -> bool:
         """True for operations that write if they take effect."""
-        return self.f != "get"
+        return self.f not in READS
 
 
 @attrs.frozen(slots=True)
@@ -125,6 +142,85 @@ class StatusEvent:
     term: int = 0
 
 
+@attrs.frozen(slots=True)
+class SeenEvent:
+    """One event as a watcher was told it: ``value`` None is a deletion.
+
+    ``create`` and ``version`` are 0 for a deletion. ``previous`` is the (value, modification
+    revision) before the event, None if it was not told.
+    """
+
+    key: str
+    value: str | None
+    revision: int
+    create: int = 0
+    version: int = 0
+    previous: tuple[str, int] | None = None
+
+
+@attrs.frozen(slots=True)
+class Notice:
+    """One answer to a watcher.
+
+    Args:
+        t: when it came (ns).
+        kind: ``created``, ``events``, ``progress`` or ``canceled``.
+        revision: the store's revision in the answer's header.
+        events: what happened.
+        compact_revision: of a ``canceled`` one, the oldest revision that can still be watched.
+    """
+
+    t: int
+    kind: str
+    revision: int
+    events: tuple[SeenEvent, ...] = ()
+    compact_revision: int = 0
+
+
+@attrs.define(slots=True)
+class Watcher:
+    """One watch of one client on one stream; a watch that is resumed is a new watcher.
+
+    Args:
+        id: line number of its beginning.
+        node: the member that it watches at.
+        key: the key, or the prefix of keys.
+        prefix: whether ``key`` is a prefix.
+        start: the first revision asked for; 0 is from now on.
+        prev_kv: whether it asked for the key as it was before.
+        skip: the kinds of event that it did not want: ``put`` or ``delete``.
+        resumes: the watcher that it goes on for, None if it is the first.
+        notices: what it was told, in order.
+    """
+
+    id: int
+    node: str
+    key: str
+    prefix: bool = False
+    start: int = 0
+    prev_kv: bool = False
+    skip: tuple[str, ...] = ()
+    resumes: int | None = None
+    notices: list[Notice] = attrs.field(factory=list)
+
+
+@attrs.frozen(slots=True)
+class MemberState:
+    """What one member's state hashed to after the run.
+
+    Args:
+        member: its name.
+        position: the revision or index at which it was hashed.
+        hash: the hash, as text.
+        compact_revision: the oldest revision that the hash covers.
+    """
+
+    member: str
+    position: int
+    hash: str
+    compact_revision: int = 0
+
+
 @attrs.define(slots=True)
 class History:
     """Everything that one run recorded."""
@@ -134,12 +230,26 @@ class History:
     watches: dict[str, list[WatchEvent]] = attrs.field(factory=dict)
     faults: list[FaultEvent] = attrs.field(factory=list)
     statuses: list[StatusEvent] = attrs.field(factory=list)
+    watchers: dict[int, Watcher] = attrs.field(factory=dict)
+    states: list[MemberState] = attrs.field(factory=list)
     footer: dict[str, Any] = attrs.field(factory=dict)
 
     @property
     def base_revision(self) -> int:
         """The store's revision before the first operation: 1 for an empty etcd."""
         return int(self.header.get("base_revision", 1))
+
+    @property
+    def log(self) -> list[WatchEvent] | None:
+        """The longest account of every revision: the reference, else a member's; None without."""
+        if REFERENCE in self.watches:
+            return self.watches[REFERENCE]
+        return max(self.watches.values(), key=len, default=None)
+
+    @property
+    def member_logs(self) -> dict[str, list[WatchEvent]]:
+        """What each member told after the run."""
+        return {name: log for name, log in self.watches.items() if name != REFERENCE}
 
 
 class HistoryError(ValueError):
@@ -155,6 +265,8 @@ def invocation(operation: Operation) -> Mapping[str, Any]:
         fields["expected"] = operation.expected
     if operation.expected_value is not None:
         fields["expected_value"] = operation.expected_value
+    if operation.input is not None:
+        fields["in"] = operation.input
     return fields
 
 
@@ -168,6 +280,8 @@ def completion(operation: Operation) -> Mapping[str, Any]:
         if operation.f == "get" or (operation.f == "cas" and not operation.applied):
             fields["v"] = operation.seen
             fields["mod"] = operation.seen_revision
+    if operation.output is not None:
+        fields["out"] = operation.output
     if operation.error:
         fields["err"] = operation.error
     return fields

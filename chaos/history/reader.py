@@ -12,9 +12,13 @@ from chaos.history.format import (
     FaultEvent,
     History,
     HistoryError,
+    MemberState,
+    Notice,
     Operation,
     Outcome,
+    SeenEvent,
     StatusEvent,
+    Watcher,
     WatchEvent,
 )
 
@@ -76,6 +80,7 @@ def _take(history: History, by_id: dict[int, Operation], line: dict[str, Any], f
             value=line.get("v"),
             expected=line.get("expected"),
             expected_value=line.get("expected_value"),
+            input=line.get("in"),
         )
         by_id[operation.id] = operation
         history.operations.append(operation)
@@ -84,6 +89,11 @@ def _take(history: History, by_id: dict[int, Operation], line: dict[str, Any], f
     elif e == "watch":
         events = history.watches.setdefault(line["w"], [])
         events.extend(WatchEvent(line["rev"], key, value) for key, value in line["events"])
+    elif e in ("watcher", "notice"):
+        _take_watcher(history, line)
+    elif e == "state":
+        state = MemberState(line["member"], line["position"], line["hash"], line["compact"])
+        history.states.append(state)
     elif e == "fault":
         history.faults.append(
             FaultEvent(
@@ -105,6 +115,31 @@ def _take(history: History, by_id: dict[int, Operation], line: dict[str, Any], f
         raise HistoryError(f"unknown event {e!r}")
 
 
+def _take_watcher(history: History, line: dict[str, Any]) -> None:
+    if line["e"] == "watcher":
+        history.watchers[line["i"]] = Watcher(
+            id=line["i"],
+            node=line["node"],
+            key=line["k"],
+            prefix=line["prefix"],
+            start=line["start"],
+            prev_kv=line["prev_kv"],
+            skip=tuple(line["skip"]),
+            resumes=line["resumes"],
+        )
+        return
+    watcher = history.watchers.get(line["w"])
+    if watcher is None:
+        raise HistoryError(f"there is no watcher {line['w']}")
+    events = tuple(
+        SeenEvent(*fields[:5], previous=tuple(fields[5]) if fields[5] else None)
+        for fields in line["events"]
+    )
+    watcher.notices.append(
+        Notice(line["t"], line["kind"], line["rev"], events, line.get("compact", 0))
+    )
+
+
 def _complete(by_id: dict[int, Operation], line: dict[str, Any]) -> None:
     operation = by_id.pop(line["op"], None)
     if operation is None:
@@ -119,3 +154,4 @@ def _complete(by_id: dict[int, Operation], line: dict[str, Any]) -> None:
         operation.seen = line.get("v")
         operation.seen_revision = line.get("mod", 0)
         operation.applied = line.get("applied", False)
+    operation.output = line.get("out")

@@ -12,8 +12,11 @@ from typing import Any
 from chaos.history.format import (
     FORMAT_VERSION,
     FaultEvent,
+    MemberState,
+    Notice,
     Operation,
     Outcome,
+    Watcher,
     WatchEvent,
     completion,
     invocation,
@@ -53,10 +56,11 @@ class Recorder:
         key: str,
         value: str | None = None,
         expected: int | None = None,
+        input: Any = None,
     ) -> Operation:
         """Record that an operation is about to be sent, and return it to be completed."""
         operation = Operation(
-            id=self._next, process=process, f=f, key=key, start=0, value=value, expected=expected
+            self._next, process, f, key, start=0, value=value, expected=expected, input=input
         )
         operation.start = self._write("invoke", invocation(operation))
         return operation
@@ -103,6 +107,41 @@ class Recorder:
             group.append([event.key, event.value])
         if group:
             self._write("watch", {"w": member, "rev": revision, "events": group})
+
+    def watcher(self, watcher: Watcher) -> Watcher:
+        """Record that a client begins to watch; return the watcher with its id."""
+        watcher.id = self._next
+        fields = {
+            "node": watcher.node,
+            "k": watcher.key,
+            "prefix": watcher.prefix,
+            "start": watcher.start,
+            "prev_kv": watcher.prev_kv,
+            "skip": [*watcher.skip],
+            "resumes": watcher.resumes,
+        }
+        self._write("watcher", fields)
+        return watcher
+
+    def notice(self, watcher: Watcher, notice: Notice) -> None:
+        """Record what a watcher was told; its time is now."""
+        events = [
+            [e.key, e.value, e.revision, e.create, e.version, e.previous] for e in notice.events
+        ]
+        fields = {"w": watcher.id, "kind": notice.kind, "rev": notice.revision, "events": events}
+        if notice.compact_revision:
+            fields["compact"] = notice.compact_revision
+        self._write("notice", fields)
+
+    def state(self, state: MemberState) -> None:
+        """Record what a member's state hashed to after the run."""
+        fields = {
+            "member": state.member,
+            "position": state.position,
+            "hash": state.hash,
+            "compact": state.compact_revision,
+        }
+        self._write("state", fields)
 
     def watched(self, member: str) -> None:
         """Record that all of a member's watch has been written, even if it was empty."""

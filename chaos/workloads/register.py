@@ -1,197 +1,137 @@
-"""The register workload: unique puts, linearizable gets, compare-and-sets on a few hot keys.
-
-Rules that make its history worth checking (etcd's robustness tests and Jepsen keep the same): every
-written value is unique; a process has one request outstanding; a request whose outcome is unknown
-ends its process, and a new one takes its place; nothing is sent twice.
-"""
+"""The register workload: unique puts, linearizable gets, compare-and-sets on a few hot keys."""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-from collections.abc import Awaitable, Callable, Mapping
-from random import Random
-from typing import Final
+from collections.abc import Sequence
+from typing import ClassVar
 
-import attrs
-
-from chaos.cluster.rpc import CallFailed, MemberClient, outcome_of
+from chaos.checkers.durability import check_convergence, check_durability, check_explained
+from chaos.checkers.linearizability import check_revisions
 from chaos.history.format import Operation, Outcome
-from chaos.history.recorder import Recorder
-from kvstore.pb import etcdserverpb_pb2 as pb
-
-OPERATIONS: Final = ("put", "get", "get", "cas")
-FAILURE_PAUSE_S: Final = 0.05
-"""A client that was refused waits this long, so that a dead member is not hammered."""
+from chaos.workloads.base import Check, WorkloadOptions
+from chaos.workloads.kv import KvProcess, KvWorkload, take_read
+from kvstore.client import Get, Put, RangeResult, mod_revision
 
 
-@attrs.frozen(slots=True)
-class RegisterOptions:
-    """How hard the workload works.
+class RegisterWorkload(KvWorkload):
+    """Each operation carries the store's revision, so that the checker need not search."""
 
-    Args:
-        clients: processes at any time.
-        keys: registers; few, so that operations meet.
-        rate: operations a second over all clients, at most.
-        timeout_s: deadline of one request.
-        hop: chance that a client goes on at another member after an operation.
-    """
+    name = "register"
+    operations: ClassVar[Sequence[str]] = ("put", "get", "get", "cas")
+    """What a client draws from."""
 
-    clients: int = 6
-    keys: int = 3
-    rate: float = 300.0
-    timeout_s: float = 1.0
-    hop: float = 0.1
+    @classmethod
+    def checks(cls) -> Sequence[Check]:
+        """See ``Workload``."""
+        return (check_durability, check_convergence, check_explained, check_revisions)
 
+    def key(self, number: int) -> str:
+        """The name of a register."""
+        return f"{self.name}/{number}"
 
-class RegisterWorkload:
-    """Runs clients until told to stop.
+    def encode(self, value: str) -> bytes:
+        """What is stored for a value; ``decode`` is its reverse."""
+        return value.encode()
 
-    Args:
-        addresses: the members' "host:port" for clients, by name: their client links.
-        recorder: where the history goes.
-        rng: source of every choice.
-        options: how hard it works.
-    """
-
-    def __init__(
-        self,
-        addresses: Mapping[str, str],
-        recorder: Recorder,
-        rng: Random,
-        options: RegisterOptions,
-    ) -> None:
-        self._addresses = dict(addresses)
-        self._recorder = recorder
-        self._options = options
-        self._keys = [f"register/{number}" for number in range(options.keys)]
-        self._processes = itertools.count()
-        self._stopping = asyncio.Event()
-        self._seeds = [rng.randrange(2**63) for _ in range(options.clients)]
-
-    def stop(self) -> None:
-        """Let each client finish its operation and end."""
-        self._stopping.set()
-
-    async def run(self) -> None:
-        """Run all clients until ``stop``."""
-        async with asyncio.TaskGroup() as group:
-            for seed in self._seeds:
-                group.create_task(self._client(Random(seed)))
-
-    async def final_reads(self) -> None:
-        """Read every register once at every member, as new processes. Call it after ``run``."""
-        for member, address in self._addresses.items():
-            async with MemberClient(address, self._options.timeout_s) as client:
-                for key in self._keys:
-                    await self._once(client, member, next(self._processes), "get", key, 0, "")
-
-    async def _client(self, rng: Random) -> None:
-        clients = {
-            member: MemberClient(address, self._options.timeout_s)
-            for member, address in self._addresses.items()
-        }
-        members = sorted(clients)
-        member, process, counter = rng.choice(members), next(self._processes), 0
-        seen_revision = dict.fromkeys(self._keys, 0)
-        pause_s = self._options.clients / self._options.rate
-        loop = asyncio.get_running_loop()
-        try:
-            while not self._stopping.is_set():
-                due = loop.time() + rng.uniform(0, 2 * pause_s)
-                key, f = rng.choice(self._keys), rng.choice(OPERATIONS)
-                counter += 1
-                value = f"{process}-{counter}"
-                operation = await self._once(
-                    clients[member], member, process, f, key, seen_revision[key], value
-                )
-                if operation.outcome is Outcome.OK:
-                    seen_revision[key] = (
-                        operation.revision if operation.wrote else operation.seen_revision
-                    )
-                else:
-                    due = max(due, loop.time() + FAILURE_PAUSE_S)
-                if operation.outcome is Outcome.UNKNOWN:
-                    process, counter = next(self._processes), 0
-                if operation.outcome is not Outcome.OK or rng.random() < self._options.hop:
-                    member = rng.choice(members)
-                await self._wait_until(due)
-        finally:
-            for client in clients.values():
-                await client.close()
-
-    async def _wait_until(self, due: float) -> None:
-        delay = due - asyncio.get_running_loop().time()
-        if delay <= 0:
-            return
-        try:
-            async with asyncio.timeout(delay):
-                await self._stopping.wait()
-        except TimeoutError:
-            return
-
-    async def _once(
-        self,
-        client: MemberClient,
-        member: str,
-        process: int,
-        f: str,
-        key: str,
-        expected: int,
-        value: str,
-    ) -> Operation:
-        """Send one operation and record it."""
-        operation = self._recorder.invoke(
-            process,
-            f,
-            key,
-            value=None if f == "get" else value,
-            expected=expected if f == "cas" else None,
-        )
-        operation.node = member
-        try:
-            await _SEND[f](client, operation)
-        except CallFailed as error:
-            operation.error = str(error)
-            outcome = Outcome.FAIL if f == "get" else outcome_of(error)
-            self._recorder.complete(operation, outcome)
-        except asyncio.CancelledError:
-            operation.error = "the run was interrupted"
-            self._recorder.complete(operation, Outcome.UNKNOWN)
-            raise
+    async def step(self, process: KvProcess) -> None:
+        """See ``Workload``."""
+        key = self.key(process.rng.randrange(self.options.keys))
+        f = process.rng.choice(self.operations)
+        seen: int = process.memory.get(key, 0)
+        if f == "get":
+            operation = await self.get(process, key)
+        elif f == "put":
+            operation = await self.put(process, key)
         else:
-            self._recorder.complete(operation, Outcome.OK)
-        return operation
+            operation = await self.compare_and_set(process, key, seen)
+        if operation.outcome is Outcome.OK:
+            process.memory[key] = operation.revision if operation.wrote else operation.seen_revision
+
+    async def final_read(self, process: KvProcess) -> None:
+        """See ``Workload``."""
+        for number in range(self.options.keys):
+            await self.get(process, self.key(number))
+
+    async def get(self, process: KvProcess, key: str) -> Operation:
+        """A linearizable read."""
+
+        async def send(operation: Operation) -> None:
+            take_read(operation, await process.client.range(key), self.decode)
+
+        return await process.attempt("get", key, send)
+
+    async def put(self, process: KvProcess, key: str) -> Operation:
+        """A put of a value of its own."""
+        value = process.unique()
+
+        async def send(operation: Operation) -> None:
+            operation.revision = (
+                await process.client.put(key, self.encode(value))
+            ).header.revision
+
+        return await process.attempt("put", key, send, value=value)
+
+    async def compare_and_set(self, process: KvProcess, key: str, expected: int) -> Operation:
+        """A put if the key was last modified at ``expected``, else a read."""
+        value = process.unique()
+
+        async def send(operation: Operation) -> None:
+            result = await process.client.txn(
+                when=[mod_revision(key) == expected],
+                then=[Put(key, self.encode(value))],
+                otherwise=[Get(key)],
+            )
+            operation.applied = result.succeeded
+            found = result.responses[0]
+            if isinstance(found, RangeResult):
+                take_read(operation, found, self.decode)
+            operation.revision = result.header.revision
+
+        return await process.attempt("cas", key, send, value=value, expected=expected)
 
 
-async def _put(client: MemberClient, operation: Operation) -> None:
-    answer = await client.put(operation.key, operation.value or "")
-    operation.revision = answer.header.revision
+class CompareAndSetWorkload(RegisterWorkload):
+    """Compare-and-sets that all want the same two registers."""
+
+    name = "cas"
+    operations = ("cas", "cas", "cas", "get")
+    defaults = WorkloadOptions(keys=2)
 
 
-async def _get(client: MemberClient, operation: Operation) -> None:
-    _take_read(operation, await client.get(operation.key))
+class SnapshotWorkload(RegisterWorkload):
+    """Many writes over many keys: who was away must catch up by a snapshot."""
+
+    name = "snapshot"
+    operations = ("put", "put", "put", "put", "get")
+    defaults = WorkloadOptions(keys=50, rate=600.0, clients=8)
 
 
-async def _cas(client: MemberClient, operation: Operation) -> None:
-    answer = await client.compare_and_set(
-        operation.key, operation.expected or 0, operation.value or ""
-    )
-    operation.applied = answer.succeeded
-    if not answer.succeeded:
-        _take_read(operation, answer.responses[0].response_range)
-    operation.revision = answer.header.revision
+class LargeValueWorkload(RegisterWorkload):
+    """Values of 64 KiB to 1 MiB; the history has only their unique beginning.
+
+    What is read must be whole: anything else comes back as a value that nobody wrote.
+    """
+
+    name = "large"
+    operations = ("put", "get", "cas")
+    defaults = WorkloadOptions(clients=3, rate=25.0, timeout_s=3.0)
+    sizes: ClassVar[Sequence[int]] = (64 * 1024, 64 * 1024, 256 * 1024, 1024 * 1024 - 512)
+
+    def encode(self, value: str) -> bytes:
+        """The value, its size, and as many bytes, which follow from both."""
+        size = self.sizes[sum(value.encode()) % len(self.sizes)]
+        return f"{value}:{size}:".encode() + _filling(value, size)
+
+    def decode(self, value: bytes) -> str:
+        """See ``KvWorkload``."""
+        name, _, rest = value.partition(b":")
+        size, _, filling = rest.partition(b":")
+        text = name.decode(errors="replace")
+        if size.isdigit() and filling == _filling(text, int(size)):
+            return text
+        return f"damaged value of {len(value)} bytes that begins with {value[:32]!r}"
 
 
-def _take_read(operation: Operation, answer: pb.RangeResponse) -> None:
-    operation.revision = answer.header.revision
-    if answer.kvs:
-        operation.seen = answer.kvs[0].value.decode(errors="replace")
-        operation.seen_revision = answer.kvs[0].mod_revision
-
-
-_SEND: Final[Mapping[str, Callable[[MemberClient, Operation], Awaitable[None]]]] = {
-    "put": _put,
-    "get": _get,
-    "cas": _cas,
-}
+def _filling(value: str, size: int) -> bytes:
+    pattern = f"<{value}>".encode()
+    return (pattern * (size // len(pattern) + 1))[:size]

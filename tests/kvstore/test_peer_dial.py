@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from consensus.errors import ConfigError
-from kvstore.engines import read_peer_dial
+from consensus.peerdial import read_peer_dial
 
 MEMBERS = {"n1": "127.0.0.1:1", "n2": "127.0.0.1:2"}
 
