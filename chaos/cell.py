@@ -15,23 +15,25 @@ from chaos.checkers.assumptions import HEAL, LoadFloor
 from chaos.checkers.pipeline import Report, check_history
 from chaos.cluster.cluster import Cluster, ClusterFailed, ClusterOptions
 from chaos.cluster.process import ProcessFailed
-from chaos.cluster.rpc import CallFailed
 from chaos.cluster.targets.base import Target
 from chaos.expectations import split_expected
-from chaos.history.format import WatchEvent
+from chaos.history.format import Outcome
 from chaos.history.reader import read_history
 from chaos.history.recorder import Recorder
 from chaos.nemesis.plan import FaultKind, PlannedFault, draw_plan
 from chaos.nemesis.runner import Nemesis
 from chaos.observer import observe_members
 from chaos.verdict import Kind, Verdict
-from chaos.workloads.register import RegisterOptions, RegisterWorkload
+from chaos.workloads.base import Setting, Workload, WorkloadFailed, WorkloadOptions
+from chaos.workloads.register import RegisterWorkload
+from chaos.workloads.registry import find_workload
 
 RECOVERY_TIMEOUT_S: Final = 30.0
 AFTERGLOW_S: Final = 0.5
 """Load goes on this long after everything was mended."""
 
-CATCH_UP_TIMEOUT_S: Final = 15.0
+LIVENESS_TIMEOUT_S: Final = 15.0
+"""How long the clients have to get an operation through after that."""
 
 
 @attrs.frozen(slots=True)
@@ -44,8 +46,10 @@ class CellOptions:
         seconds: length of the load.
         seed: of every choice.
         cluster: how the cluster is made.
-        workload: how hard the clients work.
-        floor: load below which the cell is invalid.
+        workload: what the clients do, as ``find_workload`` takes it.
+        load: how hard they do it; None for the workload's own measure.
+        model: "module:Model", for a workload that is checked with a model of the user's.
+        floor: load below which the cell is invalid; None for the workload's own.
         replay: the command that runs this cell again, for its report.
     """
 
@@ -54,8 +58,10 @@ class CellOptions:
     seconds: float
     seed: int
     cluster: ClusterOptions = attrs.field(factory=ClusterOptions)
-    workload: RegisterOptions = attrs.field(factory=RegisterOptions)
-    floor: LoadFloor = attrs.field(factory=LoadFloor)
+    workload: str = RegisterWorkload.name
+    load: WorkloadOptions | None = None
+    model: str = ""
+    floor: LoadFloor | None = None
     replay: str = ""
 
     @property
@@ -115,15 +121,22 @@ async def run_cell(options: CellOptions, directory: Path, progress: Progress) ->
     Raises:
         ClusterFailed, ProcessFailed, ProxyServerError, TargetUnavailable: the cluster could not be
             started, or fell apart so far that no history could be had.
+        WorkloadFailed: there is no such workload, or it does not fit the target.
     """
     began = time.monotonic()
     path = directory / "history.jsonl"
     if path.exists() or (directory / "data").exists():
         raise ClusterFailed(f"{directory} already holds a run; choose another directory")
+    kind = find_workload(options.workload)
+    if kind.api is not options.target.api:
+        raise WorkloadFailed(
+            f"the workload {options.workload} speaks to a {kind.api.value} server, and "
+            f"{options.target.name} is a {options.target.api.value} server"
+        )
     cluster = Cluster(options.target, directory, options.cluster)
     progress(f"starting {options.cluster.nodes} members")
     async with cluster:
-        base_revision = await _empty_start(cluster)
+        prepared = await kind.prepare(cluster.direct_addresses)
         plan = draw_plan(
             options.faults, options.seconds, Random(f"{options.seed}/plan"), cluster.is_toxid
         )
@@ -137,15 +150,30 @@ async def run_cell(options: CellOptions, directory: Path, progress: Progress) ->
             "faults_expected": not options.is_control,
             "plan": [fault.as_json() for fault in plan],
             "cluster": attrs.asdict(options.cluster),
-            "workload": attrs.asdict(options.workload),
-            "floor": attrs.asdict(options.floor),
-            "base_revision": base_revision,
+            "workload": options.workload,
+            "load": attrs.asdict(options.load or kind.defaults),
+            "model": options.model,
+            "floor": attrs.asdict(options.floor or kind.floor),
             "replay": options.replay,
+            **prepared,
         }
         with Recorder(path, header) as recorder:
-            await _load_under_faults(cluster, options, plan, recorder, progress)
-            progress("reading every member's history")
-            await _collect_watches(cluster, recorder, base_revision)
+            setting = Setting(
+                cluster.client_addresses,
+                cluster.direct_addresses,
+                recorder,
+                Random(f"{options.seed}/workload"),
+                options.load or kind.defaults,
+                header,
+            )
+            workload = kind(setting)
+            try:
+                await workload.setup()
+                await _load_under_faults(cluster, workload, options, plan, progress)
+                progress("reading every member's history")
+                await workload.collect()
+            finally:
+                await workload.close()
             outcomes = {outcome.value: n for outcome, n in recorder.outcomes.items()}
             recorder.close({"outcomes": outcomes})
     progress("checking")
@@ -164,24 +192,14 @@ async def run_cell(options: CellOptions, directory: Path, progress: Progress) ->
     )
 
 
-async def _empty_start(cluster: Cluster) -> int:
-    """The revision of the empty store; a store that is not empty is refused."""
-    for member in cluster.members:
-        answer = await cluster.control(member).get("register/0")
-        if answer.kvs:
-            raise ClusterFailed(f"{member} already holds keys; a run needs an empty cluster")
-    return int(answer.header.revision)
-
-
 async def _load_under_faults(
     cluster: Cluster,
+    workload: Workload[Any],
     options: CellOptions,
     plan: list[PlannedFault],
-    recorder: Recorder,
     progress: Progress,
 ) -> None:
-    rng = Random(f"{options.seed}/workload")
-    workload = RegisterWorkload(cluster.client_addresses, recorder, rng, options.workload)
+    recorder = workload.setting.recorder
     rng = Random(f"{options.seed}/nemesis")
     nemesis = Nemesis(cluster, plan, recorder, rng, options.seconds)
     running = asyncio.create_task(workload.run())
@@ -202,6 +220,7 @@ async def _load_under_faults(
         await breaking
         progress("waiting until every member serves")
         await _recover(cluster, recorder)
+        await _until_alive(workload, running)
         await asyncio.sleep(AFTERGLOW_S)
         workload.stop()
         await running
@@ -211,6 +230,15 @@ async def _load_under_faults(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _until_alive(workload: Workload[Any], running: asyncio.Task[None]) -> None:
+    """Wait until clients got operations through that began after healing, or time is up."""
+    outcomes = workload.setting.recorder.outcomes
+    enough = outcomes[Outcome.OK] + workload.options.clients + 1
+    deadline = time.monotonic() + LIVENESS_TIMEOUT_S
+    while outcomes[Outcome.OK] < enough and time.monotonic() < deadline and not running.done():
+        await asyncio.wait({running}, timeout=0.05)
 
 
 async def _recover(cluster: Cluster, recorder: Recorder) -> None:
@@ -223,28 +251,3 @@ async def _recover(cluster: Cluster, recorder: Recorder) -> None:
     else:
         took_s = time.monotonic() - began
         recorder.fault(HEAL, "end", cluster.members, f"all serve after {took_s:.2f} s")
-
-
-async def _collect_watches(cluster: Cluster, recorder: Recorder, base_revision: int) -> None:
-    """Write down what each member tells about every revision, up to the newest of any member."""
-    newest = 0
-    for member in cluster.members:
-        try:
-            answer = await cluster.control(member).get("register/0")
-        except CallFailed:
-            continue
-        newest = max(newest, int(answer.header.revision))
-    for member in cluster.members:
-        events: list[WatchEvent] = []
-        try:
-            async with asyncio.timeout(CATCH_UP_TIMEOUT_S):
-                async for event in cluster.control(member).events(base_revision + 1, newest):
-                    events.append(event)  # noqa: PERF401 - what came before a failure counts
-        except (CallFailed, TimeoutError) as error:
-            recorder.fault(
-                HEAL, "end", [member], f"its history ends early: {error}", effective=False
-            )
-            if not events:
-                continue
-        recorder.watch(member, events)
-        recorder.watched(member)

@@ -8,8 +8,9 @@ import secrets
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
+import attrs
 import click
 
 from chaos.cell import CellOptions, CellResult, run_cell
@@ -19,7 +20,9 @@ from chaos.cluster.process import ProcessFailed
 from chaos.cluster.proxies import ProxyServerError
 from chaos.cluster.proxyserver import TOXIPROXY_PROGRAM, find_toxiproxy
 from chaos.cluster.targets import TARGETS
-from chaos.cluster.targets.base import Target, TargetUnavailable
+from chaos.cluster.targets.base import Api, Target, TargetUnavailable
+from chaos.cluster.targets.kvstore import KvstoreTarget
+from chaos.cluster.targets.machine import MachineTarget
 from chaos.history.format import HistoryError
 from chaos.history.reader import read_history
 from chaos.nemesis.plan import FaultKind
@@ -27,7 +30,8 @@ from chaos.report.console import Console
 from chaos.sim.cli import sim
 from chaos.toxid.server import serve
 from chaos.verdict import Verdict, worst
-from chaos.workloads.register import RegisterOptions
+from chaos.workloads.base import Workload, WorkloadFailed, WorkloadOptions
+from chaos.workloads.registry import WORKLOADS, find_workload
 
 EXIT_CODES: Final = {
     Verdict.OK: 0,
@@ -71,6 +75,40 @@ def _parse_faults(text: str) -> list[tuple[FaultKind, ...]]:
     return cells
 
 
+def _workload(name: str) -> type[Workload[Any]]:
+    try:
+        return find_workload(name)
+    except WorkloadFailed as error:
+        raise click.BadParameter(str(error), param_hint="--workload") from error
+
+
+def _target(name: str, engine: str, workload: type[Workload[Any]], machine: str) -> Target:
+    """The target: a machine where the workload speaks to one, else the server of that name."""
+    if workload.api is Api.MACHINE:
+        served = machine or workload.machine
+        if not served:
+            raise click.BadParameter(
+                f"the workload {workload.name} needs one: --machine module:Machine",
+                param_hint="--machine",
+            )
+        return MachineTarget(served, engine)
+    if machine:
+        raise click.BadParameter(
+            f"the workload {workload.name} works on etcd's API, not on a machine; give a "
+            "--workload for it (docs/CHAOS.md has an example)",
+            param_hint="--machine",
+        )
+    return KvstoreTarget(engine) if name == KvstoreTarget.name else TARGETS[name]()
+
+
+def _load(defaults: WorkloadOptions, clients: int | None, rate: float | None) -> WorkloadOptions:
+    return attrs.evolve(
+        defaults,
+        clients=defaults.clients if clients is None else clients,
+        rate=defaults.rate if rate is None else rate,
+    )
+
+
 def _proxy_program(choice: str) -> str | None:
     if choice == "toxid":
         return None
@@ -91,6 +129,21 @@ def _proxy_program(choice: str) -> str | None:
     help="What to test; etcd is the control target.",
 )
 @click.option(
+    "--engine",
+    type=click.Choice(["native", "pysyncobj"]),
+    default="pysyncobj",
+    show_default=True,
+    help="What replicates kvstore, or the machine; etcd has its own.",
+)
+@click.option(
+    "--workload",
+    default="register",
+    show_default=True,
+    help=f"What the clients do: {', '.join(WORKLOADS)}; or your own, module:Workload.",
+)
+@click.option("--machine", default="", help="Serve and test this machine: module:Machine.")
+@click.option("--model", default="", help="What it should do, step by step: module:Model.")
+@click.option(
     "--faults",
     default="kill,pause,partition",
     show_default=True,
@@ -106,13 +159,14 @@ def _proxy_program(choice: str) -> str | None:
 )
 @click.option("--seed", type=int, default=None, help="Of every choice [default: drawn].")
 @click.option("--nodes", type=click.IntRange(3, NODES_MAX), default=3, show_default=True)
-@click.option("--clients", type=click.IntRange(1, 100), default=6, show_default=True)
+@click.option(
+    "--clients", type=click.IntRange(1, 100), default=None, help="[default: the workload's]"
+)
 @click.option(
     "--rate",
     type=click.FloatRange(min=10),
-    default=300.0,
-    show_default=True,
-    help="Operations a second over all clients, at most.",
+    default=None,
+    help="Operations a second over all clients, at most [default: the workload's].",
 )
 @click.option(
     "--proxy",
@@ -130,12 +184,16 @@ def _proxy_program(choice: str) -> str | None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
 def run(
     target: str,
+    engine: str,
+    workload: str,
+    machine: str,
+    model: str,
     faults: str,
     seconds: float,
     seed: int | None,
     nodes: int,
-    clients: int,
-    rate: float,
+    clients: int | None,
+    rate: float | None,
     proxy: str,
     out: Path | None,
     as_json: bool,
@@ -146,15 +204,20 @@ def run(
     Examples:
       chaos run --target etcd --faults kill --seconds 10
       chaos run --faults kill,kill-all,partition+pause --seed 7
+      chaos run --machine shop:Shop --model shop:Model --workload shop:Buyers --engine native
     """
     seed = secrets.randbelow(2**31) if seed is None else seed
-    chosen = TARGETS[target]()
+    kind = _workload(workload)
+    chosen = _target(target, engine, kind, machine)
+    load = _load(kind.defaults, clients, rate)
     cells: list[tuple[FaultKind, ...]] = [(FaultKind.NONE,), *_parse_faults(faults)]
     cluster = ClusterOptions(nodes=nodes, seed=seed, proxy_program=_proxy_program(proxy))
     out = out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}"
     again = (
-        f"chaos run --target {target} --faults {{}} --seconds {seconds:g} --seed {seed} "
-        f"--nodes {nodes} --clients {clients} --rate {rate:g} --proxy {proxy}"
+        f"chaos run --target {target} --engine {engine} --workload {workload} "
+        f"{f'--machine {machine} ' if machine else ''}{f'--model {model} ' if model else ''}"
+        f"--faults {{}} --seconds {seconds:g} --seed {seed} "
+        f"--nodes {nodes} --clients {load.clients} --rate {load.rate:g} --proxy {proxy}"
     )
     options = [
         CellOptions(
@@ -163,24 +226,31 @@ def run(
             seconds=min(seconds, CONTROL_SECONDS_MAX) if kinds == (FaultKind.NONE,) else seconds,
             seed=seed,
             cluster=cluster,
-            workload=RegisterOptions(clients=clients, rate=rate),
+            workload=workload,
+            load=load,
+            model=model,
             replay=again.format("+".join(kind.value for kind in kinds)),
         )
         for kinds in cells
     ]
     console = Console(quiet=as_json)
-    console.heading(target, chosen.version(), seed, out)
+    console.heading(chosen.name, chosen.version(), seed, out)
     try:
         _check_target(chosen, cells)
         results = asyncio.run(_run_cells(options, out, console))
-    except (TargetUnavailable, ClusterFailed, ProcessFailed, ProxyServerError, OSError) as error:
+    except (
+        *(TargetUnavailable, ClusterFailed, ProcessFailed, ProxyServerError),
+        *(WorkloadFailed, OSError),
+    ) as error:
         _fail(str(error), as_json)
     except KeyboardInterrupt:
         _fail("interrupted", as_json)
     verdict = worst(result.verdict for result in results)
     if as_json:
         document = {
-            "target": target,
+            "target": chosen.name,
+            "engine": chosen.engine,
+            "workload": workload,
             "seed": seed,
             "verdict": verdict.value,
             "replay": again.format(faults),
@@ -225,7 +295,7 @@ def check(history: Path, as_json: bool) -> None:
     """Check a recorded HISTORY again."""
     try:
         report = check_history(read_history(history))
-    except HistoryError as error:
+    except (HistoryError, WorkloadFailed) as error:
         _fail(str(error), as_json)
     if as_json:
         click.echo(json.dumps(report.as_json(), ensure_ascii=False, indent=2))

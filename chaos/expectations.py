@@ -14,6 +14,7 @@ from typing import Final
 from chaos.nemesis.plan import FaultKind
 from chaos.verdict import Kind
 from consensus.engine import Capabilities, Fault
+from consensus.engines.native.engine import CAPABILITIES as NATIVE
 from consensus.engines.pysyncobj.engine import CAPABILITIES as PYSYNCOBJ
 
 ETCD: Final = Capabilities(
@@ -36,7 +37,11 @@ ETCD: Final = Capabilities(
 )
 """What etcd's documentation promises; it is the control target."""
 
-DECLARATIONS: Final[Mapping[str, Capabilities]] = {"pysyncobj": PYSYNCOBJ, "etcd": ETCD}
+DECLARATIONS: Final[Mapping[str, Capabilities]] = {
+    "native": NATIVE,
+    "pysyncobj": PYSYNCOBJ,
+    "etcd": ETCD,
+}
 """What each engine (``Target.engine``) declares."""
 
 NEEDS: Final[Mapping[FaultKind, Fault]] = {

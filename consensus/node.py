@@ -288,6 +288,13 @@ class Node:
             removed=self._removed,
         )
 
+    def state_hash(self) -> tuple[int, bytes]:
+        """Return the applied index and the machine's hash there: equal on every member.
+
+        It reads the machine's whole state at once, and nothing else runs meanwhile: for tests.
+        """
+        return self._applied.index, self.machine.state_hash()
+
     def watch_status(self) -> AsyncIterator[EngineStatus]:
         """Yield the engine's status now, and at each change of term, role, leader or members."""
         return self.engine.watch_status()

@@ -71,6 +71,10 @@ class NodeApplication:
             if route == ("GET", "/status"):
                 notes = self._node.engine.capabilities.notes
                 status, answer = HTTPStatus.OK, describe(self._node.status(), notes)
+            elif route == ("GET", "/hash"):
+                index, digest = self._node.state_hash()
+                status = HTTPStatus.OK
+                answer = {"applied_index": index, "hash": digest.hex()}
             elif route == ("POST", "/propose"):
                 status, answer = HTTPStatus.OK, await self._propose(await _body(receive))
             elif route == ("POST", "/query"):
@@ -78,7 +82,7 @@ class NodeApplication:
             else:
                 status = HTTPStatus.NOT_FOUND
                 _, answer = encode_error(
-                    BadRequest("there is POST /propose, POST /query and GET /status")
+                    BadRequest("there is POST /propose, POST /query, GET /status and GET /hash")
                 )
         except ConsensusError as error:
             status, answer = encode_error(error)

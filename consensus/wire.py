@@ -3,7 +3,7 @@
 ``POST /propose`` and ``POST /query`` take ``{"command": <base64>}``, or for machines whose methods
 are called ``{"method": "add", "args": {"amount": 5}}``. Every answer has ``outcome``, by name;
 ``applied`` also has ``term``, ``index``, ``result``; ``answered`` has ``result``; all others have
-``message``. ``GET /status`` describes the member.
+``message``. ``GET /status`` describes the member, ``GET /hash`` hashes its state (for tests).
 """
 
 from __future__ import annotations

@@ -51,8 +51,16 @@ def check_assumptions(history: History, floor: LoadFloor) -> CheckResult:
 
 
 def check_recovery(history: History) -> CheckResult:
-    """Did every member serve again after the faults were healed?"""
+    """Did every member serve again after the faults were healed, and did the clients get on?"""
     findings = Findings()
+    healed = max((fault.t for fault in history.faults if fault.kind == HEAL), default=None)
+    if healed is not None and not any(
+        operation.start > healed and operation.outcome is Outcome.OK
+        for operation in history.operations
+    ):
+        findings.add(
+            Kind.NOT_RECOVERED, "no operation that began after the faults were healed succeeded"
+        )
     for fault in history.faults:
         if fault.kind == HEAL and not fault.effective:
             findings.add(Kind.NOT_RECOVERED, f"{', '.join(fault.target)}: {fault.evidence}")
@@ -83,8 +91,8 @@ def _check_well_formed(history: History, findings: Findings) -> None:
 
 def _check_load(history: History, floor: LoadFloor, findings: Findings) -> None:
     known = [op for op in history.operations if op.outcome is Outcome.OK]
-    writes = sum(op.wrote for op in known)
-    reads = sum(op.f == "get" for op in known)
+    writes = sum(op.may_write and (op.f != "cas" or op.applied) for op in known)
+    reads = sum(not op.may_write for op in known)
     seconds = 0.0
     if known:
         began = min(op.start for op in history.operations)

@@ -26,7 +26,7 @@ from operator import attrgetter
 
 import attrs
 
-from chaos.history.format import Operation, Outcome, WatchEvent
+from chaos.history.format import History, Operation, Outcome, WatchEvent
 from chaos.verdict import CheckResult, Findings, Kind, Verdict
 
 CHECKER = "linearizability"
@@ -105,6 +105,11 @@ def check_linearizability(
     return findings.result(CHECKER, Verdict.UNKNOWN if holes else Verdict.OK)
 
 
+def check_revisions(history: History) -> CheckResult:
+    """``check_linearizability`` on a whole history with the log that it has."""
+    return check_linearizability(history.operations, history.log, history.base_revision)
+
+
 def _place_acknowledged(known: Sequence[Operation], table: _Table, findings: Findings) -> None:
     """Put every acknowledged write into the table at the revision that it was told."""
     owners: dict[int, Operation] = {}
@@ -160,7 +165,7 @@ def _resolve_unknown(
     uncertain = {
         operation.value: operation
         for operation in operations
-        if operation.outcome is not Outcome.OK and operation.f != "get"
+        if operation.outcome is not Outcome.OK and operation.may_write
     }
     if not uncertain:
         return []

@@ -8,10 +8,10 @@ from typing import Any
 import attrs
 
 from chaos.checkers.assumptions import LoadFloor, check_assumptions, check_recovery
-from chaos.checkers.durability import check_convergence, check_durability
-from chaos.checkers.linearizability import check_linearizability
 from chaos.history.format import History
 from chaos.verdict import CheckResult, Finding, Kind, Verdict, worst
+from chaos.workloads.register import RegisterWorkload
+from chaos.workloads.registry import find_workload
 
 
 @attrs.frozen(slots=True)
@@ -59,21 +59,22 @@ class Report:
 
 
 def check_history(history: History, floor: LoadFloor | None = None) -> Report:
-    """Run every check on a history.
+    """Run every check on a history: the assumptions, the recovery, and what its workload says.
 
     Args:
         history: as read from its file.
         floor: load below which the run is invalid; by default what the header says.
+
+    Raises:
+        WorkloadFailed: the header names a workload that cannot be found.
     """
+    workload = find_workload(history.header.get("workload", RegisterWorkload.name))
     if floor is None:
-        floor = LoadFloor(**history.header.get("floor", {}))
-    logs = history.watches
-    log = max(logs.values(), key=len) if logs else None
+        told = history.header.get("floor")
+        floor = LoadFloor(**told) if told is not None else workload.floor
     results = (
         check_assumptions(history, floor),
         check_recovery(history),
-        check_durability(history.operations, logs),
-        check_convergence(history.operations, logs),
-        check_linearizability(history.operations, log, history.base_revision),
+        *(check(history) for check in workload.checks()),
     )
     return Report(worst(result.verdict for result in results), results)

@@ -21,13 +21,12 @@ from chaos.cluster.links import client_link, links_between, peer_link, peer_link
 from chaos.cluster.process import ManagedProcess
 from chaos.cluster.proxies import Proxies
 from chaos.cluster.proxyserver import ProxyServer, free_port
-from chaos.cluster.rpc import CallFailed, MemberClient, MemberStatus
-from chaos.cluster.targets.base import Layout, MemberAddresses, Target
+from chaos.cluster.rpc import CallFailed, MemberStatus
+from chaos.cluster.targets.base import Control, Layout, MemberAddresses, Target
 
 START_TIMEOUT_S: Final = 30.0
 CONTROL_TIMEOUT_S: Final = 1.0
 POLL_S: Final = 0.05
-PROBE_KEY: Final = "chaos/probe"
 
 _Found = TypeVar("_Found")
 
@@ -72,13 +71,14 @@ class Cluster:
         self.options = options
         self.members = tuple(f"n{number}" for number in range(1, options.nodes + 1))
         self.client_addresses: dict[str, str] = {}
+        self.direct_addresses: dict[str, str] = {}
         self.processes: dict[str, ManagedProcess] = {}
         self._server = ProxyServer(
             directory / "logs" / "proxies.log", options.seed, options.proxy_program
         )
         self.proxies = Proxies(self._server.address)
         self.is_toxid = options.proxy_program is None
-        self._control: dict[str, MemberClient] = {}
+        self._control: dict[str, Control] = {}
         self.cut_links: tuple[str, ...] = ()
 
     async def start(self) -> None:
@@ -99,7 +99,9 @@ class Cluster:
                 launch.environment,
             )
             self.processes[member] = process
-            self._control[member] = MemberClient(layout.members[member].client, CONTROL_TIMEOUT_S)
+            address = layout.members[member].client
+            self.direct_addresses[member] = address
+            self._control[member] = self.target.control(address, CONTROL_TIMEOUT_S)
             process.start()
         await self.wait_serving(START_TIMEOUT_S)
 
@@ -158,7 +160,7 @@ class Cluster:
 
     # What the members say.
 
-    def control(self, member: str) -> MemberClient:
+    def control(self, member: str) -> Control:
         """A client straight to a member, on no proxied link."""
         return self._control[member]
 
@@ -194,7 +196,7 @@ class Cluster:
     async def serves(self, member: str, timeout_s: float = CONTROL_TIMEOUT_S) -> bool:
         """Try a linearizable read at a member."""
         try:
-            await self._control[member].get(PROBE_KEY, timeout_s)
+            await self._control[member].probe(timeout_s)
         except CallFailed:
             return False
         return True

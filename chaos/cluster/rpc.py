@@ -8,7 +8,7 @@ means for a write; what is not certain is unknown.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Final
 
@@ -48,6 +48,10 @@ _REFUSED_BEFORE_PROPOSING: Final = frozenset(
 _REFUSED_TEXTS: Final = frozenset({NO_LEADER.message, TOO_MANY_REQUESTS.message})
 
 
+PROBE_KEY: Final = "chaos/probe"
+"""Read to see whether a member serves; nobody writes it."""
+
+
 class CallFailed(Exception):
     """A call had no answer, or was refused.
 
@@ -71,6 +75,10 @@ def outcome_of(error: CallFailed) -> Outcome:
     if error.code is grpc.StatusCode.UNAVAILABLE and error.details.startswith(_NEVER_SENT):
         return Outcome.FAIL
     return Outcome.UNKNOWN
+
+
+def _as_text(value: bytes) -> str:
+    return value.decode(errors="replace")
 
 
 @attrs.frozen(slots=True)
@@ -117,6 +125,10 @@ class MemberClient:
         answer: pb.RangeResponse = await self._call(self._range, request, timeout_s)
         return answer
 
+    async def probe(self, timeout_s: float | None = None) -> None:
+        """Make a linearizable read, to see whether the member serves."""
+        await self.get(PROBE_KEY, timeout_s)
+
     async def compare_and_set(self, key: str, modified: int, value: str) -> pb.TxnResponse:
         """Put one key if its modification revision is ``modified``, else read it."""
         name = key.encode()
@@ -142,8 +154,12 @@ class MemberClient:
             answer.header.member_id, answer.leader, answer.raftTerm, answer.header.revision
         )
 
-    async def events(self, first: int, last: int) -> AsyncIterator[WatchEvent]:
+    async def events(
+        self, first: int, last: int, decode: Callable[[bytes], str] = _as_text
+    ) -> AsyncIterator[WatchEvent]:
         """Yield every event of every key from revision ``first`` to ``last``, then end.
+
+        ``decode`` says what the history has for a stored value.
 
         Raises:
             CallFailed: the watch ended early, was cancelled, or brought nothing for ``timeout_s``
@@ -171,7 +187,7 @@ class MemberClient:
                     if reached > last:
                         break
                     deleted = event.type == mvccpb_pb2.Event.DELETE
-                    value = None if deleted else event.kv.value.decode(errors="replace")
+                    value = None if deleted else decode(event.kv.value)
                     yield WatchEvent(reached, event.kv.key.decode(errors="replace"), value)
         except grpc.aio.AioRpcError as error:
             raise CallFailed(error.code(), error.details() or "") from error

@@ -132,8 +132,8 @@ def _take_watcher(history: History, line: dict[str, Any]) -> None:
     if watcher is None:
         raise HistoryError(f"there is no watcher {line['w']}")
     events = tuple(
-        SeenEvent(*fields[:5], previous=tuple(fields[5]) if fields[5] else None)
-        for fields in line["events"]
+        SeenEvent(key, value, revision, create, version, tuple(previous) if previous else None)
+        for key, value, revision, create, version, previous in line["events"]
     )
     watcher.notices.append(
         Notice(line["t"], line["kind"], line["rev"], events, line.get("compact", 0))

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import abc
 import asyncio
-import enum
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
@@ -29,6 +28,7 @@ from typing import Any, ClassVar, Final, Generic, TypeVar
 import attrs
 
 from chaos.checkers.assumptions import LoadFloor
+from chaos.cluster.targets.base import Api
 from chaos.history.format import READS, History, Operation, Outcome
 from chaos.history.recorder import Recorder
 from chaos.verdict import CheckResult
@@ -44,16 +44,6 @@ C = TypeVar("C")
 
 Check = Callable[[History], CheckResult]
 """A checker: reads a whole history and says what it found."""
-
-
-class Api(enum.Enum):
-    """What a workload speaks, and so what it can be run against."""
-
-    KV = "kv"
-    """etcd's v3 API: kvstore, and etcd."""
-
-    MACHINE = "machine"
-    """The client API of ``raftyard serve``."""
 
 
 @attrs.frozen(slots=True)

@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from chaos.cluster.rpc import CallFailed, MemberClient
+from chaos.cluster.targets.base import Api
 from chaos.history.format import REFERENCE, MemberState, Operation, Outcome, WatchEvent
-from chaos.workloads.base import Api, Process, Setting, Workload, WorkloadFailed
+from chaos.workloads.base import Process, Setting, Workload, WorkloadFailed
 from kvstore.client import (
     AsyncClient,
     Compacted,

@@ -65,9 +65,7 @@ class RegisterWorkload(KvWorkload):
         value = process.unique()
 
         async def send(operation: Operation) -> None:
-            operation.revision = (
-                await process.client.put(key, self.encode(value))
-            ).header.revision
+            operation.revision = (await process.client.put(key, self.encode(value))).header.revision
 
         return await process.attempt("put", key, send, value=value)
 

@@ -81,7 +81,7 @@ async def test_a_partitioned_etcd_keeps_its_promises(target: EtcdTarget, tmp_pat
     effect = next(fault for fault in history.faults if fault.phase == "effect")
     assert effect.kind == "net.partition"
     assert effect.evidence.startswith("leader")
-    assert len(history.watches) == 3
+    assert len(history.member_logs) == 3
     assert history.header["plan"][0]["role"] == "leader"
 
 

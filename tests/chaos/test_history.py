@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from chaos.checkers.assumptions import LoadFloor
-from chaos.checkers.durability import check_convergence, check_durability
+from chaos.checkers.durability import check_convergence, check_durability, check_explained
 from chaos.checkers.pipeline import check_history
 from chaos.history.format import FaultEvent, History, HistoryError, Outcome, StatusEvent, WatchEvent
 from chaos.history.reader import parse_history, read_history
@@ -124,23 +124,23 @@ def test_a_lost_acknowledged_write_is_counted() -> None:
 def test_a_write_missing_on_one_member_is_named() -> None:
     history = history_of(simple())
     history.watches["n2"].pop()
-    durable = check_durability(history.operations, history.watches)
+    durable = check_durability(history)
     assert durable.counts == {Kind.LOST_WRITE: 1}
     assert "missing on n2" in durable.findings[0].text
-    agree = check_convergence(history.operations, history.watches)
+    agree = check_convergence(history)
     assert agree.counts == {Kind.MEMBERS_DISAGREE: 1}
 
 
 def test_members_that_disagree_are_found() -> None:
     history = history_of(simple())
     history.watches["n3"][0] = WatchEvent(2, "a", "other")
-    result = check_convergence(history.operations, history.watches)
-    assert result.counts == {Kind.MEMBERS_DISAGREE: 1, Kind.UNEXPLAINED_EVENT: 1}
+    assert check_convergence(history).counts == {Kind.MEMBERS_DISAGREE: 1}
+    assert check_explained(history).counts == {Kind.UNEXPLAINED_EVENT: 1}
 
 
 def test_without_logs_durability_is_unknown_not_ok() -> None:
     history = history_of(simple(), members=0)
-    assert check_durability(history.operations, {}).verdict is Verdict.UNKNOWN
+    assert check_durability(history).verdict is Verdict.UNKNOWN
     assert check_history(history, LOW_FLOOR).verdict is Verdict.UNKNOWN
 
 

@@ -65,4 +65,4 @@ def test_chaos_run_with_a_killed_leader(tmp_path: Path) -> None:
     assert effect.evidence.startswith("leader")
     roles = {status.role for status in history.statuses if status.member == effect.target[0]}
     assert {"leader", "silent"} <= roles, "who led, and that it was gone, is in the history"
-    assert set(history.watches) == {"n1", "n2", "n3"}
+    assert set(history.member_logs) == {"n1", "n2", "n3"}

@@ -3,10 +3,39 @@
 from __future__ import annotations
 
 import abc
+import enum
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import attrs
+
+from chaos.cluster.rpc import MemberClient, MemberStatus
+
+
+class Api(enum.Enum):
+    """What a target answers, and so which workloads can be run against it."""
+
+    KV = "kv"
+    """etcd's v3 API: kvstore, and etcd."""
+
+    MACHINE = "machine"
+    """The client API of ``raftyard serve``."""
+
+
+class Control(Protocol):
+    """A client straight to one member, on no proxied link. Calls raise ``CallFailed``."""
+
+    address: str
+
+    async def status(self) -> MemberStatus:
+        """Ask the member about itself."""
+
+    async def probe(self, timeout_s: float | None = None) -> None:
+        """Make a linearizable read, to see whether the member serves."""
+
+    async def close(self) -> None:
+        """Close the connection."""
 
 
 @attrs.frozen(slots=True)
@@ -55,13 +84,20 @@ class TargetUnavailable(Exception):
 
 
 class Target(abc.ABC):
-    """A kind of server that answers etcd's v3 API."""
+    """A kind of server."""
 
     name: str
     """As ``chaos run --target`` takes it."""
 
     engine: str
     """What replicates inside it: the key into ``chaos.expectations``."""
+
+    api: Api = Api.KV
+    """What it answers."""
+
+    def control(self, address: str, timeout_s: float) -> Control:
+        """A client straight to the member whose client address this is."""
+        return MemberClient(address, timeout_s)
 
     @abc.abstractmethod
     def check(self, faults: frozenset[str]) -> None:

@@ -1,4 +1,4 @@
-"""kvstore on PySyncObj as the target.
+"""kvstore as the target, on either engine.
 
 Each member reaches each other through its own link: the environment variable ``RAFTYARD_PEER_DIAL``
 ("name=host:port,...") gives the addresses to dial in place of those of ``--initial-cluster``.
@@ -16,10 +16,12 @@ MODULE = "kvstore.cli.server"
 
 
 class KvstoreTarget(Target):
-    """Members are ``python -m kvstore.cli.server --engine pysyncobj``."""
+    """Members are ``python -m kvstore.cli.server --engine ENGINE``."""
 
     name = "kvstore"
-    engine = "pysyncobj"
+
+    def __init__(self, engine: str = "pysyncobj") -> None:
+        self.engine = engine
 
     def check(self, faults: frozenset[str]) -> None:
         """See ``Target``."""

@@ -57,6 +57,24 @@ LATE_TICKS_MAX: Final = 3
 """Ticks made up for after the loop was held: more would depose a leader for our own pause."""
 
 
+CAPABILITIES: Final = Capabilities(
+    survives=(
+        Fault.PROCESS_CRASH_MINORITY
+        | Fault.PROCESS_CRASH_ALL
+        | Fault.POWER_LOSS
+        | Fault.PARTITION
+        | Fault.PAUSE
+        | Fault.MESSAGE_LOSS
+        | Fault.MESSAGE_DUPLICATION
+        | Fault.MESSAGE_REORDERING
+    ),
+    read_index=True,
+    leadership_transfer=True,
+    notes=("Damage on disk is found and stops the member; it is not repaired yet.",),
+)
+"""What the native engine promises."""
+
+
 class NativeEngine(Engine):
     """One member of a group on our own Raft.
 
@@ -121,21 +139,7 @@ class NativeEngine(Engine):
     @property
     def capabilities(self) -> Capabilities:
         """What the native engine promises."""
-        return Capabilities(
-            survives=(
-                Fault.PROCESS_CRASH_MINORITY
-                | Fault.PROCESS_CRASH_ALL
-                | Fault.POWER_LOSS
-                | Fault.PARTITION
-                | Fault.PAUSE
-                | Fault.MESSAGE_LOSS
-                | Fault.MESSAGE_DUPLICATION
-                | Fault.MESSAGE_REORDERING
-            ),
-            read_index=True,
-            leadership_transfer=True,
-            notes=("Damage on disk is found and stops the member; it is not repaired yet.",),
-        )
+        return CAPABILITIES
 
     @property
     def node_id(self) -> NodeId:

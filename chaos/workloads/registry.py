@@ -1,0 +1,67 @@
+"""Workloads by name: our own, and anybody's as "module:Workload"."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+from chaos.workloads.base import Workload, WorkloadFailed
+from chaos.workloads.register import (
+    CompareAndSetWorkload,
+    LargeValueWorkload,
+    RegisterWorkload,
+    SnapshotWorkload,
+)
+
+_OWN: Final[tuple[type[Workload[Any]], ...]] = (
+    RegisterWorkload,
+    CompareAndSetWorkload,
+    SnapshotWorkload,
+    LargeValueWorkload,
+)
+
+WORKLOADS: Final[Mapping[str, type[Workload[Any]]]] = {each.name: each for each in _OWN}
+"""Every workload of ours, by the name that ``chaos run --workload`` takes."""
+
+
+def find_workload(name: str) -> type[Workload[Any]]:
+    """Return the workload that ``name`` says: one of ``WORKLOADS``, or "module:Workload".
+
+    Raises:
+        WorkloadFailed: there is none; the text says what there is, or why it cannot be loaded.
+    """
+    if name in WORKLOADS:
+        return WORKLOADS[name]
+    if ":" not in name:
+        raise WorkloadFailed(
+            f"{name!r} is not a workload; there are {', '.join(WORKLOADS)}, "
+            "and your own as module:Workload"
+        )
+    found = load(name)
+    if not isinstance(found, type) or not issubclass(found, Workload):
+        raise WorkloadFailed(f"{name} is no Workload class")
+    return found
+
+
+def load(name: str) -> Any:
+    """Return what "module:name" names; the current directory is searched too.
+
+    Raises:
+        WorkloadFailed: it cannot be imported, or has no such name.
+    """
+    module_name, _, path = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except Exception as error:
+        raise WorkloadFailed(
+            f"cannot load {name!r}: {type(error).__name__}: {error}. It is module:Name, and the "
+            f"module must be installed or lie below {os.getcwd()}"
+        ) from None
+    return found
