@@ -23,6 +23,7 @@ from chaos.history.recorder import Recorder
 from chaos.nemesis.plan import FaultKind, PlannedFault, draw_plan
 from chaos.nemesis.runner import Nemesis
 from chaos.observer import observe_members
+from chaos.report.page import write_report
 from chaos.verdict import Kind, Verdict
 from chaos.workloads.base import Setting, Workload, WorkloadFailed, WorkloadOptions
 from chaos.workloads.register import RegisterWorkload
@@ -178,6 +179,7 @@ async def run_cell(options: CellOptions, directory: Path, progress: Progress) ->
             recorder.close({"outcomes": outcomes})
     progress("checking")
     report = await asyncio.to_thread(lambda: check_history(read_history(path)))
+    await asyncio.to_thread(write_report, path, report)
     if report.verdict is not Verdict.VIOLATED:
         cluster.remove_data()
     expected, unexpected = split_expected(options.target.engine, options.faults, report.counts)

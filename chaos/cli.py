@@ -26,6 +26,7 @@ from chaos.cluster.targets.machine import MachineTarget
 from chaos.history.format import HistoryError
 from chaos.history.reader import read_history
 from chaos.nemesis.plan import FaultKind
+from chaos.report.cli import report
 from chaos.report.console import Console
 from chaos.sim.cli import sim
 from chaos.toxid.server import serve
@@ -55,6 +56,7 @@ def main() -> None:
 
 
 main.add_command(sim)
+main.add_command(report)
 
 
 def _parse_faults(text: str) -> list[tuple[FaultKind, ...]]:
@@ -294,14 +296,14 @@ def _fail(message: str, as_json: bool) -> NoReturn:
 def check(history: Path, as_json: bool) -> None:
     """Check a recorded HISTORY again."""
     try:
-        report = check_history(read_history(history))
+        result = check_history(read_history(history))
     except (HistoryError, WorkloadFailed) as error:
         _fail(str(error), as_json)
     if as_json:
-        click.echo(json.dumps(report.as_json(), ensure_ascii=False, indent=2))
+        click.echo(json.dumps(result.as_json(), ensure_ascii=False, indent=2))
     else:
-        Console(quiet=False).report(report)
-    sys.exit(EXIT_CODES[report.verdict])
+        Console(quiet=False).report(result)
+    sys.exit(EXIT_CODES[result.verdict])
 
 
 @main.command()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the tests use beside Python: real etcd and etcdctl (Debian packages) and Go programs.
+# What the tests use beside Python: real etcd, etcdctl and Chromium (Debian packages), Go programs.
 # Where something cannot be had the tests that need it are skipped and say so; in CI that fails.
 # Runs again at no cost; never fails; never starts a service.
 set -uo pipefail
@@ -79,7 +79,27 @@ build_go() { # NAME DIRECTORY
     fi
 }
 
+# --- Chromium: opens the reports of chaos -------------------------------------------------------
+
+install_chromium() {
+    if command -v chromium >/dev/null; then
+        say chromium "at $(command -v chromium)"
+        return
+    fi
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        say chromium "not installed: install it (Debian: apt-get install chromium)"
+        return
+    fi
+    local log="$PWD/.setup/apt-chromium.log"
+    {
+        apt-get update -q
+        DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium
+    } >"$log" 2>&1 </dev/null
+    say chromium "$(command -v chromium || echo "could not be installed by apt-get, see $log")"
+}
+
 install_etcd
+install_chromium
 GO="$(find_go)"
 build_go interop tests/interop_go
 build_go load benchmarks/go
