@@ -29,6 +29,7 @@ from chaos.nemesis.plan import FaultKind
 from chaos.report.cli import report
 from chaos.report.console import Console
 from chaos.sim.cli import sim
+from chaos.sim.exhaustive.cli import explore
 from chaos.toxid.server import serve
 from chaos.verdict import Verdict, worst
 from chaos.workloads.base import Workload, WorkloadFailed, WorkloadOptions
@@ -56,6 +57,7 @@ def main() -> None:
 
 
 main.add_command(sim)
+main.add_command(explore)
 main.add_command(report)
 
 
