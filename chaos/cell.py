@@ -15,13 +15,15 @@ from chaos.checkers.assumptions import HEAL, LoadFloor
 from chaos.checkers.pipeline import Report, check_history
 from chaos.cluster.cluster import Cluster, ClusterFailed, ClusterOptions
 from chaos.cluster.process import ProcessFailed
-from chaos.cluster.targets.base import Target
+from chaos.cluster.targets.base import Target, TargetUnavailable
 from chaos.expectations import split_expected
 from chaos.history.format import Outcome
 from chaos.history.reader import read_history
 from chaos.history.recorder import Recorder
-from chaos.nemesis.plan import FaultKind, PlannedFault, draw_plan
+from chaos.nemesis.packages import draw_plan
+from chaos.nemesis.plan import Plan
 from chaos.nemesis.runner import Nemesis
+from chaos.nemesis.vocabulary import Want
 from chaos.observer import observe_members
 from chaos.report.page import write_report
 from chaos.verdict import Kind, Verdict
@@ -43,8 +45,8 @@ class CellOptions:
 
     Args:
         target: what is tested.
-        faults: the kinds of fault, in turns; NONE alone is the control.
-        seconds: length of the load.
+        faults: names of packages (``chaos.nemesis.packages``), in turns; none is the control.
+        seconds: length of the load, at least.
         seed: of every choice.
         cluster: how the cluster is made.
         workload: what the clients do, as ``find_workload`` takes it.
@@ -52,10 +54,11 @@ class CellOptions:
         model: "module:Model", for a workload that is checked with a model of the user's.
         floor: load below which the cell is invalid; None for the workload's own.
         replay: the command that runs this cell again, for its report.
+        given_plan: carried out whole, in place of one drawn from ``faults`` and the seed.
     """
 
     target: Target
-    faults: tuple[FaultKind, ...]
+    faults: tuple[str, ...]
     seconds: float
     seed: int
     cluster: ClusterOptions = attrs.field(factory=ClusterOptions)
@@ -64,17 +67,37 @@ class CellOptions:
     model: str = ""
     floor: LoadFloor | None = None
     replay: str = ""
+    given_plan: Plan | None = None
 
     @property
     def name(self) -> str:
         """The cell's name in tables and paths."""
-        only = self.faults == (FaultKind.NONE,)
-        return "control" if only else "+".join(kind.value for kind in self.faults)
+        if self.given_plan is not None:
+            return "plan"
+        return "+".join(self.faults) or "control"
 
     @property
     def is_control(self) -> bool:
         """True for the cell without faults."""
-        return self.faults == (FaultKind.NONE,)
+        return not self.faults and self.given_plan is None
+
+    def plan(self) -> Plan:
+        """What will be done to the cluster.
+
+        Raises:
+            TargetUnavailable: something that it wants cannot be had here; the text says what.
+        """
+        lacking = frozenset(Want) - self.target.provides
+        if self.cluster.proxy_program is None:
+            lacking -= {Want.TOXID}
+        plan = self.given_plan or draw_plan(self.faults, self.seconds, self.seed, lacking)
+        missing = plan.wants & lacking
+        if not plan.faults and not self.is_control:
+            missing = lacking
+        if missing:
+            wanted = ", and ".join(sorted(want.value for want in missing))
+            raise TargetUnavailable(f"{self.name} on {self.target.name} wants {wanted}")
+        return plan
 
 
 @attrs.frozen(slots=True)
@@ -121,7 +144,8 @@ async def run_cell(options: CellOptions, directory: Path, progress: Progress) ->
 
     Raises:
         ClusterFailed, ProcessFailed, ProxyServerError, TargetUnavailable: the cluster could not be
-            started, or fell apart so far that no history could be had.
+            started, or fell apart so far that no history could be had; or what the plan wants is
+            not to be had here.
         WorkloadFailed: there is no such workload, or it does not fit the target.
     """
     began = time.monotonic()
@@ -134,22 +158,20 @@ async def run_cell(options: CellOptions, directory: Path, progress: Progress) ->
             f"the workload {options.workload} speaks to a {kind.api.value} server, and "
             f"{options.target.name} is a {options.target.api.value} server"
         )
+    plan = options.plan()
     cluster = Cluster(options.target, directory, options.cluster)
     progress(f"starting {options.cluster.nodes} members")
     async with cluster:
         prepared = await kind.prepare(cluster.direct_addresses)
-        plan = draw_plan(
-            options.faults, options.seconds, Random(f"{options.seed}/plan"), cluster.is_toxid
-        )
         header = {
             "target": options.target.name,
             "target_version": options.target.version(),
             "proxies": "toxid" if cluster.is_toxid else "toxiproxy",
             "seed": options.seed,
             "seconds": options.seconds,
-            "faults": [kind.value for kind in options.faults],
+            "faults": list(options.faults),
             "faults_expected": not options.is_control,
-            "plan": [fault.as_json() for fault in plan],
+            "plan": plan.as_json(),
             "cluster": attrs.asdict(options.cluster),
             "workload": options.workload,
             "load": attrs.asdict(options.load or kind.defaults),
@@ -182,7 +204,7 @@ async def run_cell(options: CellOptions, directory: Path, progress: Progress) ->
     await asyncio.to_thread(write_report, path, report)
     if report.verdict is not Verdict.VIOLATED:
         cluster.remove_data()
-    expected, unexpected = split_expected(options.target.engine, options.faults, report.counts)
+    expected, unexpected = split_expected(options.target.engine, plan.needs, report.counts)
     return CellResult(
         options.name,
         report,
@@ -198,24 +220,23 @@ async def _load_under_faults(
     cluster: Cluster,
     workload: Workload[Any],
     options: CellOptions,
-    plan: list[PlannedFault],
+    plan: Plan,
     progress: Progress,
 ) -> None:
     recorder = workload.setting.recorder
-    rng = Random(f"{options.seed}/nemesis")
-    nemesis = Nemesis(cluster, plan, recorder, rng, options.seconds)
+    whole = options.given_plan is not None
+    nemesis = Nemesis(cluster, plan, recorder, None if whole else options.seconds)
     running = asyncio.create_task(workload.run())
     breaking = asyncio.create_task(nemesis.run())
     watching = asyncio.create_task(observe_members(cluster, recorder))
-    ends = time.monotonic() + options.seconds
+    ends = time.monotonic() + max(options.seconds, plan.seconds if whole else 0.0)
     try:
         while time.monotonic() < ends or not breaking.done():
             await asyncio.wait({running, breaking}, timeout=0.25)
             if running.done():
                 await running
             counts = " ".join(f"{o.value} {n}" for o, n in recorder.outcomes.items())
-            fault = nemesis.current
-            trouble = f"{fault.kind.value} of {fault.role.value}" if fault else "no fault"
+            trouble = " and ".join(fault.label for fault in nemesis.current) or "no fault"
             progress(f"{max(0.0, ends - time.monotonic()):4.1f} s left, {trouble}: {counts}")
             if breaking.done() and time.monotonic() < ends:
                 await asyncio.sleep(min(0.25, ends - time.monotonic()))

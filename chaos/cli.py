@@ -25,7 +25,9 @@ from chaos.cluster.targets.kvstore import KvstoreTarget
 from chaos.cluster.targets.machine import MachineTarget
 from chaos.history.format import HistoryError
 from chaos.history.reader import read_history
-from chaos.nemesis.plan import FaultKind
+from chaos.nemesis.cli import plan
+from chaos.nemesis.packages import PACKAGES
+from chaos.nemesis.plan import Plan, PlanError, read_plan
 from chaos.report.cli import report
 from chaos.report.console import Console
 from chaos.sim.cli import sim
@@ -44,7 +46,7 @@ EXIT_CODES: Final = {
 CONTROL_SECONDS_MAX: Final = 5.0
 NODES_MAX: Final = 9
 
-_FAULT_NAMES: Final = ", ".join(kind.value for kind in FaultKind)
+_PACKAGE_NAMES: Final = ", ".join(PACKAGES)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -56,26 +58,24 @@ def main() -> None:
     """
 
 
+main.add_command(plan)
 main.add_command(sim)
 main.add_command(explore)
 main.add_command(report)
 
 
-def _parse_faults(text: str) -> list[tuple[FaultKind, ...]]:
-    known = {kind.value: kind for kind in FaultKind}
+def _parse_faults(text: str) -> list[tuple[str, ...]]:
     cells = []
-    for cell in text.split(","):
-        names = [name.strip() for name in cell.split("+")]
+    for cell in filter(None, text.split(",")):
+        names = tuple(name.strip() for name in cell.split("+"))
         for name in names:
-            if name not in known:
+            if name not in PACKAGES:
                 raise click.BadParameter(
-                    f"{name!r} is not a fault; there are {_FAULT_NAMES}. A comma separates cells, "
-                    f"a plus mixes faults in one cell.",
+                    f"{name!r} is not a package of faults; there are {_PACKAGE_NAMES}. A comma "
+                    "separates cells, a plus lets packages take turns in one cell.",
                     param_hint="--faults",
                 )
-        kinds = tuple(known[name] for name in names if known[name] is not FaultKind.NONE)
-        if kinds:
-            cells.append(kinds)
+        cells.append(names)
     return cells
 
 
@@ -151,8 +151,15 @@ def _proxy_program(choice: str) -> str | None:
     "--faults",
     default="kill,pause,partition",
     show_default=True,
-    help=f"Cells, separated by commas: {_FAULT_NAMES}; a plus mixes faults in one cell. "
-    f"A control cell without faults always runs first.",
+    help=f"Cells, separated by commas: {_PACKAGE_NAMES}; a plus lets packages take turns in one "
+    f"cell. A control cell without faults always runs first.",
+)
+@click.option(
+    "--plan",
+    "plan_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    help="A plan of faults (see chaos plan) to carry out whole, instead of --faults.",
 )
 @click.option(
     "--seconds",
@@ -193,6 +200,7 @@ def run(
     machine: str,
     model: str,
     faults: str,
+    plan_path: Path | None,
     seconds: float,
     seed: int | None,
     nodes: int,
@@ -208,43 +216,53 @@ def run(
     Examples:
       chaos run --target etcd --faults kill --seconds 10
       chaos run --faults kill,kill-all,partition+pause --seed 7
+      chaos plan --seed 7 --faults storm > plan.toml && chaos run --plan plan.toml
       chaos run --machine shop:Shop --model shop:Model --workload shop:Buyers --engine native
     """
     seed = secrets.randbelow(2**31) if seed is None else seed
     kind = _workload(workload)
     chosen = _target(target, engine, kind, machine)
     load = _load(kind.defaults, clients, rate)
-    cells: list[tuple[FaultKind, ...]] = [(FaultKind.NONE,), *_parse_faults(faults)]
+    given_plan = _read_plan(plan_path)
+    cells: list[tuple[str, ...]] = [(), *([] if given_plan else _parse_faults(faults))]
     cluster = ClusterOptions(nodes=nodes, seed=seed, proxy_program=_proxy_program(proxy))
     out = out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}"
     again = (
         f"chaos run --target {target} --engine {engine} --workload {workload} "
         f"{f'--machine {machine} ' if machine else ''}{f'--model {model} ' if model else ''}"
-        f"--faults {{}} --seconds {seconds:g} --seed {seed} "
+        f"{{}} --seconds {seconds:g} --seed {seed} "
         f"--nodes {nodes} --clients {load.clients} --rate {load.rate:g} --proxy {proxy}"
     )
     options = [
         CellOptions(
             target=chosen,
             faults=kinds,
-            seconds=min(seconds, CONTROL_SECONDS_MAX) if kinds == (FaultKind.NONE,) else seconds,
+            seconds=seconds if kinds else min(seconds, CONTROL_SECONDS_MAX),
             seed=seed,
             cluster=cluster,
             workload=workload,
             load=load,
             model=model,
-            replay=again.format("+".join(kind.value for kind in kinds)),
+            replay=again.format(f"--faults '{'+'.join(kinds)}'"),
         )
         for kinds in cells
     ]
+    if given_plan is not None:
+        replay = again.format(f"--plan {plan_path}")
+        options.append(
+            attrs.evolve(options[0], seconds=seconds, given_plan=given_plan, replay=replay)
+        )
+    whole = again.format(f"--plan {plan_path}" if given_plan else f"--faults '{faults}'")
     console = Console(quiet=as_json)
     console.heading(chosen.name, chosen.version(), seed, out)
     try:
-        _check_target(chosen, cells)
+        chosen.check()
+        for option in options:
+            option.plan()
         results = asyncio.run(_run_cells(options, out, console))
     except (
         *(TargetUnavailable, ClusterFailed, ProcessFailed, ProxyServerError),
-        *(WorkloadFailed, OSError),
+        *(WorkloadFailed, PlanError, OSError),
     ) as error:
         _fail(str(error), as_json)
     except KeyboardInterrupt:
@@ -257,17 +275,25 @@ def run(
             "workload": workload,
             "seed": seed,
             "verdict": verdict.value,
-            "replay": again.format(faults),
+            "replay": whole,
             "cells": [result.as_json() for result in results],
         }
         click.echo(json.dumps(document, ensure_ascii=False, indent=2))
     else:
-        console.summary(results, chosen.engine, verdict, again.format(faults))
+        console.summary(results, chosen.engine, verdict, whole)
     sys.exit(EXIT_CODES[verdict])
 
 
-def _check_target(target: Target, cells: list[tuple[FaultKind, ...]]) -> None:
-    target.check(frozenset(kind.value for kinds in cells for kind in kinds))
+def _read_plan(path: Path | None) -> Plan | None:
+    if path is None:
+        return None
+    try:
+        plan = read_plan(path)
+    except PlanError as error:
+        raise click.BadParameter(str(error), param_hint="--plan") from error
+    if not plan.faults:
+        raise click.BadParameter(f"{path} has no [[fault]]", param_hint="--plan")
+    return plan
 
 
 async def _run_cells(options: list[CellOptions], out: Path, console: Console) -> list[CellResult]:

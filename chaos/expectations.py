@@ -8,10 +8,9 @@ never claimed to survive is counted as expected, every other one as unexpected.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
-from chaos.nemesis.plan import FaultKind
 from chaos.verdict import Kind
 from consensus.engine import Capabilities, Fault
 from consensus.engines.native.engine import CAPABILITIES as NATIVE
@@ -43,16 +42,6 @@ DECLARATIONS: Final[Mapping[str, Capabilities]] = {
     "etcd": ETCD,
 }
 """What each engine (``Target.engine``) declares."""
-
-NEEDS: Final[Mapping[FaultKind, Fault]] = {
-    FaultKind.NONE: Fault.NONE,
-    FaultKind.KILL: Fault.PROCESS_CRASH_MINORITY,
-    FaultKind.KILL_ALL: Fault.PROCESS_CRASH_ALL,
-    FaultKind.PAUSE: Fault.PAUSE,
-    FaultKind.PARTITION: Fault.PARTITION,
-    FaultKind.SLOW_LINKS: Fault.NONE,
-}
-"""What an engine must survive to come through each kind of fault; slow links excuse nothing."""
 
 LOSS: Final = frozenset(
     {
@@ -86,12 +75,15 @@ def not_survived(engine: str) -> Fault:
 
 
 def split_expected(
-    engine: str, faults: Iterable[FaultKind], counts: Mapping[Kind, int]
+    engine: str, needed: Fault, counts: Mapping[Kind, int]
 ) -> tuple[dict[Kind, int], dict[Kind, int]]:
-    """Divide what was found into (expected, unexpected) for an engine under these faults."""
-    needed = Fault.NONE
-    for kind in faults:
-        needed |= NEEDS[kind]
+    """Divide what was found into (expected, unexpected).
+
+    Args:
+        engine: that replicated.
+        needed: what it had to survive to come through the faults of the run.
+        counts: what the checkers found.
+    """
     excused = LOSS if needed & not_survived(engine) else frozenset[Kind]()
     expected = {kind: count for kind, count in counts.items() if kind in excused}
     unexpected = {kind: count for kind, count in counts.items() if kind not in excused}

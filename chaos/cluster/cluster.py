@@ -10,14 +10,23 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, TypeVar
 
 import attrs
 
-from chaos.cluster.links import client_link, links_between, peer_link, peer_links
+from chaos.cluster.links import (
+    Cuts,
+    LinkState,
+    client_link,
+    flows_between,
+    peer_link,
+    peer_links,
+    states_of,
+)
 from chaos.cluster.process import ManagedProcess
 from chaos.cluster.proxies import Proxies
 from chaos.cluster.proxyserver import ProxyServer, free_port
@@ -72,6 +81,7 @@ class Cluster:
         self.members = tuple(f"n{number}" for number in range(1, options.nodes + 1))
         self.client_addresses: dict[str, str] = {}
         self.direct_addresses: dict[str, str] = {}
+        self.link_addresses: dict[str, str] = {}
         self.processes: dict[str, ManagedProcess] = {}
         self._server = ProxyServer(
             directory / "logs" / "proxies.log", options.seed, options.proxy_program
@@ -79,7 +89,9 @@ class Cluster:
         self.proxies = Proxies(self._server.address)
         self.is_toxid = options.proxy_program is None
         self._control: dict[str, Control] = {}
-        self.cut_links: tuple[str, ...] = ()
+        self._cuts = Cuts()
+        self._held_down: defaultdict[str, set[object]] = defaultdict(set)
+        self._held_still: defaultdict[str, set[object]] = defaultdict(set)
 
     async def start(self) -> None:
         """Start the proxy server and all members, and wait until each serves.
@@ -114,11 +126,14 @@ class Cluster:
         for source, target in peer_links(self.members):
             peer = addresses[target].peer
             listen = self.target.link_address(source, target, self.members.index(source) + 1, peer)
-            dial[source, target] = self.proxies.create(peer_link(source, target), peer, listen)
+            link = peer_link(source, target)
+            dial[source, target] = self.proxies.create(link, peer, listen)
+            self.link_addresses[link] = dial[source, target]
         for member in self.members:
             self.client_addresses[member] = self.proxies.create(
                 client_link(member), addresses[member].client
             )
+            self.link_addresses[client_link(member)] = self.client_addresses[member]
         return Layout(
             members=addresses,
             dial=dial,
@@ -201,14 +216,14 @@ class Cluster:
             return False
         return True
 
-    async def wait_serving(self, timeout_s: float) -> None:
-        """Wait until every member answers a linearizable read.
+    async def wait_serving(self, timeout_s: float, members: Sequence[str] | None = None) -> None:
+        """Wait until every member (or each of these) answers a linearizable read.
 
         Raises:
             ClusterFailed: one does not in ``timeout_s`` seconds, or its process ended.
         """
         deadline = time.monotonic() + timeout_s
-        for member in self.members:
+        for member in members or self.members:
             process = self.processes[member]
 
             async def ready(member: str = member, process: ManagedProcess = process) -> bool:
@@ -226,60 +241,73 @@ class Cluster:
 
     # Breaking and mending.
 
-    async def kill(self, members: Iterable[str]) -> None:
-        """SIGKILL these members."""
+    async def kill(self, members: Iterable[str], owner: object = None) -> None:
+        """SIGKILL these members; they stay down until the same owner restarts them.
+
+        Where several faults hold a member down it starts when the last of them ends.
+        """
+        members = list(members)
+        for member in members:
+            self._held_down[member].add(owner)
         await asyncio.gather(
             *(asyncio.to_thread(self.processes[member].kill) for member in members)
         )
 
-    async def restart(self, members: Iterable[str]) -> None:
-        """Start these members again on their data, if they do not run.
+    async def end(self, member: str) -> None:
+        """SIGTERM to a member, SIGKILL if it does not end soon; ``restart`` starts it again."""
+        await asyncio.to_thread(self.processes[member].stop)
+
+    async def restart(self, members: Iterable[str], owner: object = None) -> None:
+        """Start these members again on their data, if they do not run and nobody holds them down.
 
         Raises:
             ProcessFailed: the program cannot be executed.
         """
         for member in members:
+            self._held_down[member].discard(owner)
             process = self.processes[member]
-            if not process.running:
+            if not process.running and not self._held_down[member]:
                 await asyncio.to_thread(process.start)
 
-    async def pause(self, members: Iterable[str]) -> None:
-        """SIGSTOP these members."""
+    async def pause(self, members: Iterable[str], owner: object = None) -> None:
+        """SIGSTOP these members, if they run; until the same owner resumes them."""
         for member in members:
-            await asyncio.to_thread(self.processes[member].pause)
+            self._held_still[member].add(owner)
+            process = self.processes[member]
+            if process.running and not process.paused:
+                await asyncio.to_thread(process.pause)
 
-    async def resume(self, members: Iterable[str]) -> None:
-        """SIGCONT these members."""
+    async def resume(self, members: Iterable[str], owner: object = None) -> None:
+        """SIGCONT these members, unless another fault holds them still."""
         for member in members:
-            await asyncio.to_thread(self.processes[member].resume)
+            self._held_still[member].discard(owner)
+            process = self.processes[member]
+            if process.paused and not self._held_still[member]:
+                await asyncio.to_thread(process.resume)
 
-    async def partition(self, groups: Iterable[Sequence[str]], mode: str = "close") -> list[str]:
-        """Cut every link between different groups; return the links."""
-        links = links_between(groups)
-        await asyncio.to_thread(self.proxies.switch, links, (), mode)
-        self.cut_links = tuple(links)
-        return links
+    async def cut(self, states: Mapping[str, LinkState], owner: object = None) -> None:
+        """Give links a state at one instant; where several owners cut a link it has the sum."""
+        await asyncio.to_thread(self.proxies.set_links, self._cuts.cut(owner, states))
 
-    async def heal_links(self) -> None:
-        """Heal what ``partition`` cut, and take every toxic away."""
-        if self.cut_links:
-            await asyncio.to_thread(self.proxies.switch, (), self.cut_links)
-            self.cut_links = ()
-        await asyncio.to_thread(self.proxies.reset)
+    async def partition(self, groups: Iterable[Sequence[str]], mode: str = "close") -> None:
+        """Cut all that members of different groups send to each other."""
+        await self.cut(states_of(flows_between(groups), mode))
 
-    async def slow_links(self, latency_ms: int, jitter_ms: int) -> list[str]:
-        """Delay every peer link, each way by half; return the links."""
-        links = [peer_link(source, target) for source, target in peer_links(self.members)]
-        attributes = {"latency": latency_ms // 2, "jitter": jitter_ms // 2}
-        for link in links:
-            for stream in ("upstream", "downstream"):
-                await asyncio.to_thread(self.proxies.add_toxic, link, "latency", attributes, stream)
-        return links
+    async def heal(self, owner: object = None) -> None:
+        """Take an owner's cuts away."""
+        healed = self._cuts.heal(owner)
+        if healed:
+            await asyncio.to_thread(self.proxies.set_links, healed)
 
     async def mend(self) -> None:
         """Heal every link, resume and restart every member: the end of all faults."""
-        await self.heal_links()
-        await self.resume([m for m in self.members if self.processes[m].paused])
+        healed = self._cuts.heal_all()
+        if healed:
+            await asyncio.to_thread(self.proxies.set_links, healed)
+        await asyncio.to_thread(self.proxies.reset)
+        self._held_down.clear()
+        self._held_still.clear()
+        await self.resume(self.members)
         await self.restart(self.members)
 
     async def _poll(self, find: Callable[[], Awaitable[_Found]], timeout_s: float) -> _Found | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
@@ -21,6 +21,8 @@ import requests
 import toxiproxy.api
 from toxiproxy import Proxy, Toxiproxy
 from toxiproxy.api import APIConsumer
+
+from chaos.cluster.links import LinkState
 
 CALL_TIMEOUT_S: Final = 5.0
 ATTEMPTS: Final = 3
@@ -151,23 +153,27 @@ class Proxies:
         target = self._proxy(proxy)
         self._once(lambda: target.destroy_toxic(toxic))
 
-    def switch(
-        self, cut: Sequence[str] = (), heal: Sequence[str] = (), mode: str = "close"
-    ) -> bool:
-        """Cut and heal sets of proxies; return True if that was one instant.
+    def set_links(self, states: Mapping[str, LinkState]) -> bool:
+        """Give each of these proxies its state; return True if that was one instant.
 
         On toxid it is one. On Toxiproxy it is one PATCH for each proxy, sent in parallel, and only
-        mode "close" exists.
+        open and closed exist.
         """
         if self.version().is_toxid:
-            self._request("POST", "/partition", {"cut": [*cut], "heal": [*heal], "mode": mode})
+            links = {name: state.value for name, state in states.items()}
+            self._request("POST", "/partition", {"links": links})
             return True
-        if mode != "close":
-            raise ProxyServerError("Toxiproxy cannot stall a link; use toxid, or mode close")
-        wanted = [(name, False) for name in cut] + [(name, True) for name in heal]
+        if set(states.values()) - {LinkState.OPEN, LinkState.CLOSED}:
+            raise ProxyServerError("Toxiproxy cannot stall a link; use toxid, or close it")
+        wanted = [(name, state is LinkState.OPEN) for name, state in states.items()]
         with ThreadPoolExecutor(max_workers=min(PARALLEL_CALLS_MAX, len(wanted) or 1)) as pool:
             list(pool.map(lambda pair: self.set_enabled(*pair), wanted))
         return False
+
+    def effects(self) -> dict[str, dict[str, int]]:
+        """How often each toxic, and "cut", did something, by proxy. toxid only."""
+        counts: dict[str, dict[str, int]] = self._request("GET", "/effects").json()
+        return counts
 
     def set_enabled(self, proxy: str, enabled: bool) -> None:
         """Open or cut one proxy, by PATCH."""

@@ -115,6 +115,7 @@ class FaultEvent:
         target: names of the members or links.
         evidence: what showed that it had an effect; empty if nothing did.
         effective: False if it was looked for and not found.
+        number: of the fault in the plan, from 1; 0 for what no plan has.
     """
 
     t: int
@@ -123,6 +124,7 @@ class FaultEvent:
     target: tuple[str, ...]
     evidence: str = ""
     effective: bool = True
+    number: int = 0
 
 
 @attrs.frozen(slots=True)

@@ -103,6 +103,7 @@ def _take(history: History, by_id: dict[int, Operation], line: dict[str, Any], f
                 tuple(line["target"]),
                 line.get("evidence", ""),
                 line.get("effective", True),
+                line.get("n", 0),
             )
         )
     elif e == "status":

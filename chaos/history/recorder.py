@@ -79,17 +79,24 @@ class Recorder:
         target: Sequence[str],
         evidence: str = "",
         effective: bool = True,
+        number: int = 0,
     ) -> None:
-        """Record that a fault began, what was seen of it, or that it ended."""
+        """Record that a fault began, what was seen of it, or that it ended.
+
+        Events of one fault of a plan have its ``number``, from 1: faults overlap.
+        """
         fields = {
             "kind": kind,
             "phase": phase,
             "target": [*target],
             "evidence": evidence,
             "effective": effective,
+            "n": number,
         }
         now = self._write("fault", fields)
-        self.fault_events.append(FaultEvent(now, kind, phase, tuple(target), evidence, effective))
+        self.fault_events.append(
+            FaultEvent(now, kind, phase, tuple(target), evidence, effective, number)
+        )
 
     def status(self, member: str, role: str, term: int = 0) -> None:
         """Record that a member's role or term is another than before; see ``StatusEvent``."""

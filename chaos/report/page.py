@@ -107,7 +107,9 @@ def script_json(value: Any) -> str:
 def title_of(history: History) -> str:
     """What ran, in a few words: target, workload and faults."""
     header = history.header
-    faults = " + ".join(header.get("faults", ())) or "faults not named"
+    faults = " + ".join(header.get("faults", ()))
+    if not faults:
+        faults = "a plan of faults" if header.get("faults_expected") else "no faults"
     workload = header.get("workload", "register")
     return f"{header.get('target', 'a history')}: {workload} under {faults}"
 
@@ -121,7 +123,7 @@ def facts_of(history: History) -> list[Fact]:
         Fact("target", f"{header.get('target', '?')} {header.get('target_version', '')}".strip()),
         Fact("seed", str(header.get("seed", "?"))),
         Fact("recorded", f"{(run.end - run.begin) / 1e9:.2f} s"),
-        Fact("faults planned", str(len(header.get("plan", ())))),
+        Fact("faults planned", str(len(header.get("plan", {}).get("fault", ())))),
         Fact("faults begun", str(sum(fault.phase == "start" for fault in history.faults))),
         Fact("proxies", str(header.get("proxies", "?"))),
     ]

@@ -176,11 +176,11 @@ def curves(operations: Iterable[Operation], run: Window) -> dict[str, Any]:
 
 def fault_bands(faults: Iterable[FaultEvent], run: Window) -> list[dict[str, Any]]:
     """Each fault from its start to its end, in a row of its own where several overlap."""
-    open_bands: dict[tuple[str, tuple[str, ...]], dict[str, Any]] = {}
+    open_bands: dict[tuple[str, tuple[str, ...], int], dict[str, Any]] = {}
     bands: list[dict[str, Any]] = []
     rows: list[int] = []
     for fault in sorted(faults, key=lambda fault: fault.t):
-        key = fault.kind, fault.target
+        key = fault.kind, fault.target, fault.number
         at = _us(fault.t - run.begin)
         if fault.phase == "start":
             row = next((number for number, end in enumerate(rows) if end <= at), len(rows))

@@ -2,7 +2,8 @@
 
 Paths, fields, status codes and the form of errors (``{"error": text, "status": code}``) are those
 of Toxiproxy 2.12. Stricter than it: an unknown attribute of a toxic, a negative number and a
-toxicity outside 0..1 are refused. Added: ``POST /partition``, and byte counters under
+toxicity outside 0..1 are refused. Added: ``POST /partition`` gives many proxies a state at one
+instant, ``GET /effects`` counts what toxics and cuts did, by proxy, and byte counters stand under
 ``GET /metrics`` without a switch.
 """
 
@@ -15,8 +16,8 @@ from typing import Any, Final
 
 import attrs
 
-from chaos.toxid.proxy import STREAMS, Proxy
-from chaos.toxid.registry import ApiError, CutMode, PartitionRequest, Registry
+from chaos.toxid.proxy import Proxy
+from chaos.toxid.registry import ApiError, LinkState, Registry
 
 VERSION: Final = "2.12.0"
 """The version of Toxiproxy whose API this is."""
@@ -155,13 +156,6 @@ def _toxicity(body: dict[str, Any], default: float | None) -> float | None:
     return value
 
 
-def _names(body: dict[str, Any], name: str) -> tuple[str, ...]:
-    values = _field(body, name, list, [])
-    if not all(isinstance(value, str) for value in values):
-        raise ApiError(400, f"bad request body: {name} should be a list of names of proxies")
-    return tuple(values)
-
-
 # Handlers.
 
 
@@ -196,21 +190,20 @@ async def _reset(registry: Registry, body: Any, names: dict[str, str]) -> Answer
 
 @_route("POST", "/partition")
 async def _partition(registry: Registry, body: Any, names: dict[str, str]) -> Answer:
-    fields = _object(body)
-    mode = _field(fields, "mode", str, CutMode.CLOSE.value)
-    if mode not in [known.value for known in CutMode]:
-        raise ApiError(400, f"bad request body: mode should be close or stall, not {mode!r}")
-    stream = _field(fields, "stream", str, "both")
-    if stream not in (*STREAMS, "both"):
-        raise ApiError(400, "bad request body: stream should be upstream, downstream or both")
-    request = PartitionRequest(
-        cut=_names(fields, "cut"),
-        heal=_names(fields, "heal"),
-        mode=CutMode(mode),
-        streams=STREAMS if stream == "both" else (stream,),
-    )
-    instant_ns = await registry.partition(request)
-    return Answer(200, {"cut": request.cut, "heal": request.heal, "monotonic_ns": instant_ns})
+    links = _field(_object(body), "links", dict, {})
+    known = {state.value: state for state in LinkState}
+    for name, state in links.items():
+        if not isinstance(state, str) or state not in known:
+            raise ApiError(
+                400, f"bad request body: {name}: {state!r} should be one of {', '.join(known)}"
+            )
+    instant_ns = await registry.partition({name: known[state] for name, state in links.items()})
+    return Answer(200, {"links": links, "monotonic_ns": instant_ns})
+
+
+@_route("GET", "/effects")
+async def _effects(registry: Registry, body: Any, names: dict[str, str]) -> Answer:
+    return Answer(200, {name: dict(proxy.effects) for name, proxy in registry.proxies.items()})
 
 
 @_route("GET", "/proxies")

@@ -14,7 +14,7 @@ import enum
 from collections import deque
 from collections.abc import Awaitable, Callable
 from random import Random
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import attrs
 
@@ -87,14 +87,24 @@ class Stage:
             spared. Asked again after each interrupt.
         rng: source of this stage's random choices.
         downstream: where chunks go next.
+        touched: called whenever the toxic did something to what flows.
+        fresh: whether it sees its connection from the first byte.
     """
 
     def __init__(
-        self, choose: Callable[[Random], Behaviour | None], rng: Random, downstream: Inlet
+        self,
+        choose: Callable[[Random], Behaviour | None],
+        rng: Random,
+        downstream: Inlet,
+        touched: Callable[[], None],
+        fresh: bool = False,
     ) -> None:
         self.rng = rng
+        self.touched = touched
+        self.fresh = fresh
         self.downstream = downstream
         self.state: dict[str, int] = {}
+        self.memory: Any = None
         self.reset_on_close = False
         self.closed = False
         self._choose = choose
@@ -143,6 +153,11 @@ class Stage:
     def retired(self) -> bool:
         """True once the toxic was taken away."""
         return self._retired
+
+    async def finish(self, item: Chunk | Signal) -> None:
+        """After ``get`` brought no chunk: close, unless it only told of an interruption."""
+        if item is not Signal.INTERRUPTED:
+            await self.close()
 
     async def close(self) -> None:
         """End the stream here: what comes later is discarded."""
@@ -238,8 +253,10 @@ class Sink:
         writer: asyncio.StreamWriter,
         gate: asyncio.Event,
         count: Callable[[int], None],
+        on_held: Callable[[], None],
         on_eof: Callable[[], None],
     ) -> None:
+        self._on_held = on_held
         self._writer = writer
         self._gate = gate
         self._count = count
@@ -247,6 +264,8 @@ class Sink:
 
     async def feed(self, item: Chunk | Signal) -> None:
         """Write a chunk, or end the connection (see ``Inlet``)."""
+        if not self._gate.is_set():
+            self._on_held()
         while not self._gate.is_set():
             await self._gate.wait()
         if not isinstance(item, Chunk):
@@ -268,9 +287,16 @@ class Link:
         self._head: Inlet = sink
         self._chain: list[Stage] = []
 
-    def add(self, name: str, choose: Callable[[Random], Behaviour | None], rng: Random) -> Stage:
+    def add(
+        self,
+        name: str,
+        choose: Callable[[Random], Behaviour | None],
+        rng: Random,
+        touched: Callable[[], None],
+        fresh: bool,
+    ) -> Stage:
         """Put a toxic's stage at the end of the chain."""
-        stage = Stage(choose, rng, self._sink)
+        stage = Stage(choose, rng, self._sink, touched, fresh)
         if self._chain:
             self._chain[-1].downstream = stage
         else:

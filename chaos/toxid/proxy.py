@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import socket
 import struct
+from collections import Counter
 from collections.abc import Callable
 from random import Random
 from typing import Any, Final
@@ -28,6 +29,8 @@ CONNECTIONS_MAX: Final = 4096
 DIAL_TIMEOUT_S: Final = 10.0
 WRITE_BUFFER_BYTES_MAX: Final = 64 * 1024
 STREAMS: Final = ("upstream", "downstream")
+CUT: Final = "cut"
+"""The name under which a proxy counts the connections and chunks that cuts and stalls took."""
 
 _log = structlog.get_logger()
 
@@ -57,11 +60,13 @@ class Connection:
         server: tuple[asyncio.StreamReader, asyncio.StreamWriter],
         gates: dict[str, asyncio.Event],
         traffic: dict[str, Traffic],
+        effects: Counter[str],
         rng_for: Callable[[str], Random],
     ) -> None:
         self._writers = (client[1], server[1])
         self._traffic = traffic
         self._rng_for = rng_for
+        self._effects = effects
         for writer in self._writers:
             writer.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES_MAX)
         ends = {"upstream": (client[0], server[1]), "downstream": (server[0], client[1])}
@@ -72,6 +77,7 @@ class Connection:
                     writer,
                     gates[stream],
                     traffic[stream].sent,
+                    lambda: self._touched(CUT),
                     lambda writer=writer: self._ended(writer),  # type: ignore[misc]
                 ),
             )
@@ -79,10 +85,12 @@ class Connection:
         }
         self._resetters: list[Callable[[], bool]] = []
 
-    def add(self, toxic: Toxic) -> None:
-        """Put a toxic into its direction's link."""
+    def add(self, toxic: Toxic, *, fresh: bool) -> None:
+        """Put a toxic into its direction's link; ``fresh``: nothing has passed it yet."""
         rng = self._rng_for(toxic.name)
-        stage = self.links[toxic.stream].add(toxic.name, toxic.choose, rng)
+        stage = self.links[toxic.stream].add(
+            toxic.name, toxic.choose, rng, lambda: self._touched(toxic.name), fresh
+        )
         self._resetters.append(lambda: stage.reset_on_close)
 
     async def run(self) -> None:
@@ -105,6 +113,9 @@ class Connection:
             link.cancel()
         for writer in self._writers:
             writer.transport.abort()
+
+    def _touched(self, name: str) -> None:
+        self._effects[name] += 1
 
     def _ended(self, writer: asyncio.StreamWriter) -> None:
         if any(resets() for resets in self._resetters):
@@ -140,6 +151,7 @@ class Proxy:
         self.enabled = False
         self.toxics: dict[str, Toxic] = {}
         self.traffic = {stream: Traffic() for stream in STREAMS}
+        self.effects: Counter[str] = Counter()
         self._seed = seed
         self._gates = {stream: asyncio.Event() for stream in STREAMS}
         for gate in self._gates.values():
@@ -183,20 +195,19 @@ class Proxy:
         if self._socket is not None:
             self._socket.close()
         self._server = self._socket = None
+        self.effects[CUT] += len(self._connections)
         for task in self._tasks:
             task.cancel()
         for connection in self._connections:
             connection.abort()
 
     def stall(self, streams: tuple[str, ...]) -> None:
-        """Hold all bytes of these directions back without closing anything."""
-        for stream in streams:
-            self._gates[stream].clear()
-
-    def resume(self) -> None:
-        """Let held bytes go on."""
-        for gate in self._gates.values():
-            gate.set()
+        """Hold all bytes of exactly these directions back, without closing anything."""
+        for stream, gate in self._gates.items():
+            if stream in streams:
+                gate.clear()
+            else:
+                gate.set()
 
     # Toxics.
 
@@ -204,7 +215,7 @@ class Proxy:
         """Put a toxic into every connection, present and to come."""
         self.toxics[toxic.name] = toxic
         for connection in self._connections:
-            connection.add(toxic)
+            connection.add(toxic, fresh=False)
 
     def toxic_changed(self, toxic: Toxic) -> None:
         """Let live connections see a toxic's new attributes."""
@@ -214,6 +225,7 @@ class Proxy:
     def remove_toxic(self, name: str) -> None:
         """Take a toxic out of every connection."""
         toxic = self.toxics.pop(name)
+        del self.effects[name]
         for connection in self._connections:
             connection.links[toxic.stream].remove(name)
 
@@ -244,6 +256,8 @@ class Proxy:
         self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         try:
+            if self.stalled:
+                self.effects[CUT] += 1
             for gate in self._gates.values():
                 await gate.wait()
             await self._carry(number, reader, writer)
@@ -267,10 +281,11 @@ class Proxy:
             upstream,
             self._gates,
             self.traffic,
+            self.effects,
             lambda toxic: Random(f"{self._seed}/{self.name}/{number}/{toxic}"),
         )
         for toxic in self.toxics.values():
-            connection.add(toxic)
+            connection.add(toxic, fresh=True)
         self._connections.add(connection)
         try:
             await connection.run()

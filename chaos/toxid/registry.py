@@ -1,7 +1,7 @@
 """All proxies of one server, and the operations of the API on them, without HTTP.
 
-An operation that is refused changes nothing. ``partition`` checks everything first and then cuts,
-stalls and heals without waiting for anything in between: no byte passes one proxy of the set after
+An operation that is refused changes nothing. ``partition`` checks everything first and then closes,
+stalls and opens without waiting for anything in between: no byte passes one proxy of the set after
 another of it was cut.
 """
 
@@ -10,12 +10,11 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
-import attrs
-
+from chaos.toxid.extensions import InvalidAttributes
 from chaos.toxid.proxy import STREAMS, Proxy, split_address
-from chaos.toxid.toxics import TYPES, InvalidAttributes, Toxic, build
+from chaos.toxid.toxics import TYPES, Toxic, build
 
 
 class ApiError(Exception):
@@ -27,24 +26,22 @@ class ApiError(Exception):
         self.message = message
 
 
-class CutMode(enum.Enum):
-    """How ``partition`` cuts: CLOSE drops connections and refuses new ones; STALL is silent."""
+class LinkState(enum.Enum):
+    """What ``partition`` makes of a proxy: CLOSED drops connections and refuses new ones, STALLED
+    is silent, in both directions or in one."""
 
-    CLOSE = "close"
-    STALL = "stall"
+    OPEN = "open"
+    CLOSED = "closed"
+    STALLED = "stalled"
+    STALLED_UPSTREAM = "stalled-upstream"
+    STALLED_DOWNSTREAM = "stalled-downstream"
 
 
-@attrs.frozen(slots=True)
-class PartitionRequest:
-    """Which proxies to cut and to heal, by name, in one instant.
-
-    ``streams`` limits a STALL to one direction; CLOSE always takes both.
-    """
-
-    cut: tuple[str, ...] = ()
-    heal: tuple[str, ...] = ()
-    mode: CutMode = CutMode.CLOSE
-    streams: tuple[str, ...] = STREAMS
+_STALLED_STREAMS: Final[Mapping[LinkState, tuple[str, ...]]] = {
+    LinkState.STALLED: STREAMS,
+    LinkState.STALLED_UPSTREAM: ("upstream",),
+    LinkState.STALLED_DOWNSTREAM: ("downstream",),
+}
 
 
 def _unavailable(proxy: Proxy, error: OSError | ValueError) -> ApiError:
@@ -129,27 +126,23 @@ class Registry:
     async def reset(self) -> None:
         """Open every proxy and take every toxic away."""
         for proxy in self.proxies.values():
-            proxy.resume()
+            proxy.stall(())
             if not proxy.enabled:
                 await self._open(proxy)
             for name in list(proxy.toxics):
                 proxy.remove_toxic(name)
 
-    async def partition(self, request: PartitionRequest) -> int:
-        """Cut and heal sets of proxies at one instant, and return it (monotonic nanoseconds).
+    async def partition(self, wanted: Mapping[str, LinkState]) -> int:
+        """Give each of these proxies its state, at one instant (returned, monotonic nanoseconds).
 
         Raises:
             ApiError: 404 an unknown name, 500 an address that cannot be listened on again. Nothing
                 has changed then.
         """
-        to_cut = [self.proxy(name) for name in request.cut]
-        to_heal = [self.proxy(name) for name in request.heal]
-        both = set(request.cut) & set(request.heal)
-        if both:
-            raise ApiError(400, f"proxies both to cut and to heal: {', '.join(sorted(both))}")
+        states = [(self.proxy(name), state) for name, state in wanted.items()]
         bound: list[Proxy] = []
-        for proxy in to_heal:
-            if proxy.enabled:
+        for proxy, state in states:
+            if proxy.enabled or state is LinkState.CLOSED:
                 continue
             try:
                 proxy.bind()
@@ -158,13 +151,10 @@ class Registry:
                     other.cut()
                 raise _unavailable(proxy, error) from error
             bound.append(proxy)
-        for proxy in to_cut:
-            if request.mode is CutMode.CLOSE:
+        for proxy, state in states:
+            if state is LinkState.CLOSED:
                 proxy.cut()
-            else:
-                proxy.stall(request.streams)
-        for proxy in to_heal:
-            proxy.resume()
+            proxy.stall(_STALLED_STREAMS.get(state, ()))
         instant_ns = time.monotonic_ns()
         for proxy in bound:
             await proxy.serve()

@@ -3,6 +3,7 @@
 Names, attributes and effects are Toxiproxy's (README of version 2.12, section "Toxics"); units are
 in each attribute's description. ``packet_loss`` follows the toxic that Toxiproxy gained after 2.12:
 it drops whole chunks from the stream, so the receiver sees damaged data, not a retransmission.
+What neither has is in ``chaos.toxid.extensions``.
 Every random choice comes from the stage's own generator.
 """
 
@@ -14,6 +15,7 @@ from typing import Any, ClassVar, Final
 
 import attrs
 
+from chaos.toxid.extensions import Corrupt, Frames, InvalidAttributes, Retransmit, check_rates
 from chaos.toxid.link import STAGE_CHUNKS_MAX, Behaviour, Chunk, Signal, Stage
 
 LATENCY_CHUNKS_MAX: Final = 1024
@@ -21,10 +23,6 @@ LATENCY_CHUNKS_MAX: Final = 1024
 
 BANDWIDTH_SLICE_MS: Final = 100
 """A slow link sends its bytes in portions of this many milliseconds."""
-
-
-class InvalidAttributes(ValueError):
-    """An attribute of a toxic is unknown, of the wrong type, or out of range."""
 
 
 @attrs.define(slots=True)
@@ -42,11 +40,12 @@ class Latency:
             delay_ms = self.latency
             if self.jitter > 0:
                 delay_ms += stage.rng.randrange(-self.jitter, self.jitter)
+            stage.touched()
             interrupted = await stage.sleep_until(item.read_at_s + delay_ms / 1000)
             await stage.put(item)
             if interrupted:
                 return
-        await _finish(stage, item)
+        await stage.finish(item)
 
 
 @attrs.define(slots=True)
@@ -61,6 +60,7 @@ class Bandwidth:
     async def run(self, stage: Stage) -> None:
         while isinstance(item := await stage.get(), Chunk):
             data = item.data
+            stage.touched()
             while data:
                 if self.rate == 0:
                     interrupted = await stage.sleep(3600.0)
@@ -74,7 +74,7 @@ class Bandwidth:
                 if portion:
                     await stage.put(Chunk(portion, item.read_at_s))
                     data = data[len(portion) :]
-        await _finish(stage, item)
+        await stage.finish(item)
 
 
 @attrs.define(slots=True)
@@ -90,8 +90,9 @@ class SlowClose:
         while isinstance(item := await stage.get(), Chunk):
             await stage.put(item)
         if item is Signal.EOF:
+            stage.touched()
             await stage.sleep(self.delay / 1000)
-        await _finish(stage, item)
+        await stage.finish(item)
 
 
 @attrs.define(slots=True)
@@ -109,7 +110,7 @@ class Timeout:
     async def run(self, stage: Stage) -> None:
         limit_s = self.timeout / 1000 if self.timeout > 0 else None
         while isinstance(item := await stage.get(limit_s), Chunk):
-            continue
+            stage.touched()
         if item is Signal.INTERRUPTED and not stage.retired:
             return
         await stage.close()
@@ -129,6 +130,7 @@ class ResetPeer:
             return
         await stage.sleep(self.timeout / 1000)
         stage.reset_on_close = True
+        stage.touched()
         await stage.close()
 
 
@@ -159,10 +161,12 @@ class Slicer:
                     size += stage.rng.randrange(-self.size_variation, self.size_variation)
                 await stage.put(Chunk(data[:size], item.read_at_s))
                 data = data[size:]
+                if data:
+                    stage.touched()
                 if data and await stage.sleep(self.delay / 1_000_000):
                     await stage.put(Chunk(data, item.read_at_s))
                     return
-        await _finish(stage, item)
+        await stage.finish(item)
 
 
 @attrs.define(slots=True)
@@ -182,9 +186,10 @@ class LimitData:
                 await stage.put(Chunk(data, item.read_at_s))
                 stage.state["sent"] = sent + len(data)
             if sent + len(data) >= self.bytes:
+                stage.touched()
                 await stage.close()
                 return
-        await _finish(stage, item)
+        await stage.finish(item)
 
 
 @attrs.define(slots=True)
@@ -198,26 +203,33 @@ class PacketLoss:
     correlation: float = 0.0
 
     def __attrs_post_init__(self) -> None:
-        for name in ("loss_rate", "correlation"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise InvalidAttributes(f"{name} must be between 0 and 1")
+        check_rates(self, "loss_rate", "correlation")
 
     async def run(self, stage: Stage) -> None:
         while isinstance(item := await stage.get(), Chunk):
             chance = self.loss_rate + self.correlation * stage.state.get("dropped", 0)
             dropped = stage.rng.random() < chance
             stage.state["dropped"] = int(dropped)
-            if not dropped:
+            if dropped:
+                stage.touched()
+            else:
                 await stage.put(item)
-        await _finish(stage, item)
+        await stage.finish(item)
 
 
-async def _finish(stage: Stage, item: Chunk | Signal) -> None:
-    if item is not Signal.INTERRUPTED:
-        await stage.close()
-
-
-AnyToxic = Latency | Bandwidth | SlowClose | Timeout | ResetPeer | Slicer | LimitData | PacketLoss
+AnyToxic = (
+    Latency
+    | Bandwidth
+    | SlowClose
+    | Timeout
+    | ResetPeer
+    | Slicer
+    | LimitData
+    | PacketLoss
+    | Retransmit
+    | Corrupt
+    | Frames
+)
 
 TYPES: Final[Mapping[str, type[AnyToxic]]] = {
     kind.type: kind
@@ -230,6 +242,9 @@ TYPES: Final[Mapping[str, type[AnyToxic]]] = {
         Slicer,
         LimitData,
         PacketLoss,
+        Retransmit,
+        Corrupt,
+        Frames,
     )
 }
 

@@ -16,7 +16,6 @@ from chaos.cluster.cluster import Cluster, ClusterFailed, ClusterOptions
 from chaos.cluster.targets.base import Launch, Layout, TargetUnavailable
 from chaos.cluster.targets.etcd import EtcdTarget
 from chaos.history.reader import read_history
-from chaos.nemesis.plan import FaultKind
 from chaos.verdict import Kind, Verdict
 from tests.interop import require_program, unavailable
 from tests.waiting import wait_until_sync
@@ -29,7 +28,7 @@ def target() -> EtcdTarget:
     require_program("etcd")
     found = EtcdTarget()
     try:
-        found.check(frozenset())
+        found.check()
     except TargetUnavailable as error:
         unavailable(str(error))
     return found
@@ -73,7 +72,7 @@ async def test_a_member_that_cannot_start_is_told_with_its_log(
 
 
 async def test_a_partitioned_etcd_keeps_its_promises(target: EtcdTarget, tmp_path: Path) -> None:
-    options = CellOptions(target=target, faults=(FaultKind.PARTITION,), seconds=3.0, seed=11)
+    options = CellOptions(target=target, faults=("partition",), seconds=3.0, seed=11)
     result = await run_cell(options, tmp_path, lambda said: None)
     assert result.verdict is Verdict.OK, result.report.findings
     assert not (tmp_path / "data").exists()
@@ -82,7 +81,7 @@ async def test_a_partitioned_etcd_keeps_its_promises(target: EtcdTarget, tmp_pat
     assert effect.kind == "net.partition"
     assert effect.evidence.startswith("leader")
     assert len(history.member_logs) == 3
-    assert history.header["plan"][0]["role"] == "leader"
+    assert history.header["plan"]["fault"][0]["target"] == "leader"
 
 
 class ForgetfulEtcd(EtcdTarget):
@@ -94,7 +93,7 @@ class ForgetfulEtcd(EtcdTarget):
 
 
 async def test_lost_disks_are_seen_and_losses_counted(target: EtcdTarget, tmp_path: Path) -> None:
-    options = CellOptions(target=ForgetfulEtcd(), faults=(FaultKind.KILL_ALL,), seconds=3.0, seed=1)
+    options = CellOptions(target=ForgetfulEtcd(), faults=("kill-all",), seconds=3.0, seed=1)
     said: list[str] = []
     result = await run_cell(options, tmp_path, said.append)
     assert result.verdict is Verdict.VIOLATED
@@ -102,7 +101,7 @@ async def test_lost_disks_are_seen_and_losses_counted(target: EtcdTarget, tmp_pa
     assert result.unexpected[Kind.LOST_WRITE] == result.report.lost_writes
     assert Kind.DUPLICATE_REVISION in result.report.counts
     assert (tmp_path / "data").exists()
-    assert any("kill-all of all" in text for text in said)
+    assert any("proc.kill of all" in text for text in said)
 
 
 def processes_about(path: Path) -> list[str]:

@@ -1,78 +1,22 @@
-"""Plans follow from the seed; expectations explain what they should; outcomes are conservative."""
+"""Expectations explain what they should; outcomes are conservative."""
 
 from __future__ import annotations
 
-from collections import Counter
-from itertools import pairwise
-from random import Random
 from typing import cast
 
 import grpc
 import pytest
 
-from chaos.cluster.links import links_between, peer_links
 from chaos.cluster.rpc import CallFailed, outcome_of
-from chaos.cluster.targets import TARGETS
-from chaos.expectations import DECLARATIONS, NEEDS, flag_names, not_survived, split_expected
+from chaos.cluster.targets.etcd import EtcdTarget
+from chaos.cluster.targets.kvstore import KvstoreTarget
+from chaos.expectations import DECLARATIONS, flag_names, not_survived, split_expected
 from chaos.history.format import Outcome
-from chaos.nemesis.plan import FaultKind, Role, draw_plan
+from chaos.nemesis.packages import PACKAGES
 from chaos.verdict import Kind, Verdict, worst
 from consensus.engine import Capabilities, Fault
 
 CODE = grpc.StatusCode
-
-
-def test_the_same_seed_draws_the_same_plan() -> None:
-    kinds = (FaultKind.KILL, FaultKind.PARTITION)
-    first = draw_plan(kinds, 60.0, Random("5/plan"), True)
-    assert first == draw_plan(kinds, 60.0, Random("5/plan"), True)
-    assert first != draw_plan(kinds, 60.0, Random("6/plan"), True)
-
-
-def test_faults_take_turns_and_do_not_overlap() -> None:
-    plan = draw_plan((FaultKind.KILL, FaultKind.PAUSE), 120.0, Random(1), True)
-    assert [fault.kind for fault in plan[:4]] == [
-        FaultKind.KILL,
-        FaultKind.PAUSE,
-        FaultKind.KILL,
-        FaultKind.PAUSE,
-    ]
-    for one, other in pairwise(plan):
-        assert one.at_s + one.for_s <= other.at_s
-    assert plan[-1].at_s + plan[-1].for_s <= 120.0
-    assert {fault.role for fault in plan} == {Role.LEADER, Role.FOLLOWER}
-
-
-def test_the_first_fault_strikes_the_leader_however_short_the_run() -> None:
-    for seed in range(20):
-        plan = draw_plan((FaultKind.KILL,), 2.0, Random(seed), True)
-        assert [fault.role for fault in plan] == [Role.LEADER]
-
-
-def test_modes_of_a_partition() -> None:
-    both = draw_plan((FaultKind.PARTITION,), 200.0, Random(2), True)
-    assert Counter(fault.mode for fault in both).keys() == {"close", "stall"}
-    real = draw_plan((FaultKind.PARTITION,), 200.0, Random(2), False)
-    assert {fault.mode for fault in real} == {"close"}
-
-
-def test_no_fault_is_an_empty_plan() -> None:
-    assert draw_plan((FaultKind.NONE,), 60.0, Random(1), True) == []
-
-
-def test_kill_all_strikes_all() -> None:
-    plan = draw_plan((FaultKind.KILL_ALL,), 30.0, Random(1), True)
-    assert {fault.role for fault in plan} == {Role.ALL}
-
-
-def test_links_between_groups_are_cut_both_ways() -> None:
-    assert sorted(links_between([["n1"], ["n2", "n3"]])) == [
-        "n1-to-n2",
-        "n1-to-n3",
-        "n2-to-n1",
-        "n3-to-n1",
-    ]
-    assert len(peer_links(["n1", "n2", "n3", "n4", "n5"])) == 20
 
 
 @pytest.mark.parametrize(
@@ -106,21 +50,20 @@ def test_a_loss_is_expected_only_under_a_fault_that_the_engine_does_not_claim(
     monkeypatch.setitem(cast("dict[str, Capabilities]", DECLARATIONS), "weak", weak)
     counts = {Kind.LOST_WRITE: 3, Kind.NOT_RECOVERED: 1}
     split = {
-        kind: split_expected("weak", [kind], counts)
-        for kind in (FaultKind.KILL, FaultKind.PARTITION, FaultKind.SLOW_LINKS, FaultKind.NONE)
+        name: split_expected("weak", PACKAGES[name].needs, counts)
+        for name in ("kill", "partition", "slow-links")
     }
-    assert split.pop(FaultKind.KILL) == ({Kind.LOST_WRITE: 3}, {Kind.NOT_RECOVERED: 1})
+    assert split.pop("kill") == ({Kind.LOST_WRITE: 3}, {Kind.NOT_RECOVERED: 1})
     assert set(map(str, split.values())) == {str(({}, counts))}
+    assert split_expected("weak", Fault.NONE, counts) == ({}, counts)
 
 
-def test_every_target_declares_what_it_survives() -> None:
-    for target in TARGETS.values():
-        assert DECLARATIONS[target.engine].notes
-        assert "disk corruption" in flag_names(not_survived(target.engine))
-
-
-def test_every_fault_is_weighed() -> None:
-    assert set(NEEDS) == set(FaultKind)
+def test_every_engine_declares_what_it_survives() -> None:
+    targets = [KvstoreTarget("native"), KvstoreTarget("pysyncobj"), EtcdTarget()]
+    assert {target.engine for target in targets} == set(DECLARATIONS)
+    for engine, declared in DECLARATIONS.items():
+        assert declared.notes
+        assert "disk corruption" in flag_names(not_survived(engine))
 
 
 def test_the_gravest_verdict_wins() -> None:

@@ -11,6 +11,7 @@ import pytest
 import requests
 from toxiproxy.exceptions import InvalidToxic, NotFound, ProxyExists
 
+from chaos.cluster.links import LinkState
 from chaos.cluster.proxies import Proxies, ProxyServerError
 from tests.chaos.conftest import EchoServer
 from tests.waiting import wait_until_sync
@@ -100,16 +101,16 @@ def test_disabled_drops_and_refuses_until_enabled(proxies: Proxies, listen: str)
         round_trip_s(sock)
 
 
-def test_switch_cuts_and_heals_a_set(proxies: Proxies, echo: EchoServer) -> None:
+def test_a_set_of_links_closes_and_opens(proxies: Proxies, echo: EchoServer) -> None:
     addresses = {name: proxies.create(name, echo.address) for name in ("a", "b", "c")}
-    at_once = proxies.switch(cut=["a", "b"])
+    at_once = proxies.set_links({"a": LinkState.CLOSED, "b": LinkState.CLOSED})
     assert at_once == proxies.version().is_toxid
     for name in ("a", "b"):
         with pytest.raises(ConnectionRefusedError), dial(addresses[name]):
             pass
     with dial(addresses["c"]) as sock:
         round_trip_s(sock)
-    proxies.switch(heal=["a", "b"])
+    proxies.set_links({"a": LinkState.OPEN, "b": LinkState.OPEN})
     for address in addresses.values():
         with dial(address) as sock:
             round_trip_s(sock)

@@ -11,6 +11,7 @@ from typing import Protocol
 import attrs
 
 from chaos.cluster.rpc import MemberClient, MemberStatus
+from chaos.nemesis.vocabulary import Want
 
 
 class Api(enum.Enum):
@@ -95,13 +96,18 @@ class Target(abc.ABC):
     api: Api = Api.KV
     """What it answers."""
 
+    @property
+    def provides(self) -> frozenset[Want]:
+        """What faults may ask of it."""
+        return frozenset({Want.FRAMES}) if self.engine == "native" else frozenset()
+
     def control(self, address: str, timeout_s: float) -> Control:
         """A client straight to the member whose client address this is."""
         return MemberClient(address, timeout_s)
 
     @abc.abstractmethod
-    def check(self, faults: frozenset[str]) -> None:
-        """See whether it can be run here with these kinds of fault.
+    def check(self) -> None:
+        """See whether it can be run here.
 
         Raises:
             TargetUnavailable: something is missing.

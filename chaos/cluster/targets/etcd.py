@@ -45,7 +45,7 @@ class EtcdTarget(Target):
     name = "etcd"
     engine = "etcd"
 
-    def check(self, faults: frozenset[str]) -> None:
+    def check(self) -> None:
         """See ``Target``."""
         if shutil.which(PROGRAM) is None:
             raise TargetUnavailable("etcd is not on PATH (Debian: apt-get install etcd-server)")

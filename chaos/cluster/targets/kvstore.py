@@ -23,7 +23,7 @@ class KvstoreTarget(Target):
     def __init__(self, engine: str = "pysyncobj") -> None:
         self.engine = engine
 
-    def check(self, faults: frozenset[str]) -> None:
+    def check(self) -> None:
         """See ``Target``."""
         if importlib.util.find_spec(MODULE) is None:
             raise TargetUnavailable(f"the module {MODULE} is not installed")

@@ -91,7 +91,7 @@ class MachineTarget(Target):
         self.machine = machine
         self.engine = engine
 
-    def check(self, faults: frozenset[str]) -> None:
+    def check(self) -> None:
         """See ``Target``."""
         try:
             with tempfile.TemporaryDirectory() as directory:

@@ -1,0 +1,106 @@
+"""The contract of an injector: one fault under way on real processes.
+
+``strike`` breaks, ``evidence`` says what shows that it had an effect, ``mend`` undoes this fault
+and no other: faults overlap, so each works through the cluster's bookkeeping, as its own owner.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from random import Random
+from typing import TypeVar
+
+from chaos.cluster.cluster import Cluster
+from chaos.nemesis.plan import PlannedFault
+from chaos.nemesis.vocabulary import Value
+
+PROBE_TIMEOUT_S = 0.4
+
+_T = TypeVar("_T", bound=Value)
+
+
+class Injector(abc.ABC):
+    """One fault.
+
+    Args:
+        cluster: what to break.
+        fault: what was planned.
+        victims: whom it strikes, members by name.
+        rng: of what the plan leaves open.
+    """
+
+    def __init__(
+        self, cluster: Cluster, fault: PlannedFault, victims: Sequence[str], rng: Random
+    ) -> None:
+        self.cluster = cluster
+        self.fault = fault
+        self.victims = list(victims)
+        self.rng = rng
+        self._loop: asyncio.Task[None] | None = None
+
+    @abc.abstractmethod
+    async def strike(self) -> None:
+        """Begin."""
+
+    @abc.abstractmethod
+    async def evidence(self) -> str:
+        """What shows that it has an effect, for a person; "" if nothing does (yet)."""
+
+    @abc.abstractmethod
+    async def mend(self) -> None:
+        """Undo it."""
+
+    # What injectors share.
+
+    def option(self, name: str, kind: type[_T]) -> _T:
+        """An option's value; the plan's reader saw to it that it is of this type."""
+        value = self.fault.options[name]
+        if not isinstance(value, kind):
+            raise TypeError(f"{self.fault.kind}: {name} = {value!r} is no {kind.__name__}")
+        return value
+
+    @property
+    def others(self) -> list[str]:
+        """The members that are not struck."""
+        return [member for member in self.cluster.members if member not in self.victims]
+
+    async def not_serving(self) -> str:
+        """The first member (victims first) that does not answer a linearizable read, or ""."""
+        for member in (*self.victims, *self.others):
+            if not await self.cluster.serves(member, PROBE_TIMEOUT_S):
+                return member
+        return ""
+
+    async def slow_read(self, at_least_s: float) -> str:
+        """Evidence that a linearizable read takes long, or ""."""
+        member = self.victims[0]
+        began = time.monotonic()
+        served = await self.cluster.serves(member)
+        took_s = time.monotonic() - began
+        if not served:
+            return f"{member} did not serve a linearizable read"
+        if took_s < at_least_s:
+            return ""
+        return f"a linearizable read at {member} took {took_s * 1000:.0f} ms"
+
+    def begin_loop(self, work: Coroutine[None, None, None]) -> None:
+        """Go on with something until ``end_loop``."""
+        self._loop = asyncio.create_task(work)
+
+    async def end_loop(self) -> None:
+        """Stop it; what it failed with is raised here."""
+        if self._loop is not None:
+            self._loop.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._loop
+
+    async def loop_finished(self, timeout_s: float) -> bool:
+        """Wait for the loop to end by itself; False if it does not in time."""
+        if self._loop is None:
+            return True
+        await asyncio.wait({self._loop}, timeout=timeout_s)
+        return self._loop.done()
