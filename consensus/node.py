@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import structlog
 
+from consensus import failpoints
 from consensus.clock import Clock, SystemClock
 from consensus.engine import Engine
 from consensus.errors import (
@@ -120,6 +121,7 @@ class Node:
             StorageError: the data directory cannot be used.
             ConfigError: an address or setting is wrong.
         """
+        failpoints.arm_from_environment()
         self._loop = asyncio.get_running_loop()
         self._halted = self._loop.create_future()
         self._applied = self.machine.position()

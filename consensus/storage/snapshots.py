@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import attrs
 
+from consensus import failpoints
 from consensus.errors import DataDamaged, StorageError
 from consensus.raft.configuration import Configuration
 from consensus.raft.messages import SnapshotMeta
@@ -52,6 +53,7 @@ class SnapshotWriter:
 
     def __init__(self, files: FileSystem, meta: StoredMeta, group_id: int, number: int) -> None:
         self._files = files
+        failpoints.hit("snapshot.before_write")
         self._name = file_name(meta.raft)
         self._temporary = f"{self._name}.{number}.tmp"
         self._file = files.open(self._temporary)
@@ -80,9 +82,12 @@ class SnapshotWriter:
     def finish(self) -> None:
         """Make the snapshot durable and let it take its place."""
         self._file.write(self._offset, self._digest.digest())
+        failpoints.hit("snapshot.before_sync")
         self._file.sync()
         self._file.close()
+        failpoints.hit("snapshot.before_rename")
         self._files.rename(self._temporary, self._name)
+        failpoints.hit("snapshot.after_rename")
         self._files.sync_names()
 
     def abort(self) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
+from consensus import failpoints
 from consensus.errors import StorageError
 from consensus.raft.messages import LogEntry
 from consensus.raft.ready import HardState
@@ -83,8 +84,11 @@ class WriteAheadLog:
             if self._segments[-1].end + len(data) > self._segment_bytes:
                 self._add_segment(self._segments[-1].number + 1, b"", len(data))
             segment = self._segments[-1]
+            failpoints.hit("wal.before_write")
             segment.file.write(segment.end, data)
+            failpoints.hit("wal.before_sync")
             segment.file.sync()
+            failpoints.hit("wal.after_sync")
             segment.end += len(data)
             self._note_synced(segment)
         self._remember(records)
@@ -97,6 +101,7 @@ class WriteAheadLog:
         """
         with self._telling("shortening"):
             removed = False
+            failpoints.hit("wal.before_release")
             while len(self._segments) > 1 and self._segments[0].last_index <= index:
                 segment = self._segments.pop(0)
                 segment.file.close()
@@ -112,6 +117,7 @@ class WriteAheadLog:
             StorageError: the file system failed, now or before.
         """
         with self._telling("replacing"):
+            failpoints.hit("wal.before_replace")
             older = numbers_in(self._files)
             old, self._segments = self._segments, []
             self._base, self._hard_state, self._last_index = base, hard_state, base.index
@@ -121,6 +127,7 @@ class WriteAheadLog:
             for number in older:
                 self._files.remove(name_of(number))
             self._files.sync_names()
+            failpoints.hit("wal.after_replace")
 
     def close(self) -> None:
         """Close the segments."""
@@ -135,6 +142,7 @@ class WriteAheadLog:
 
         Its first slot is synced as well: from then on whatever is wrong with it is damage.
         """
+        failpoints.hit("wal.before_segment")
         file = self._files.open(name_of(number))
         opening = base + encode(self._hard_state)
         segment = Segment(number, file, BLOCK_BYTES + len(opening))
@@ -146,6 +154,7 @@ class WriteAheadLog:
         file.sync()
         self._files.sync_names()
         self._segments.append(segment)
+        failpoints.hit("wal.after_segment")
 
     def _note_synced(self, segment: Segment) -> None:
         self._slot = 1 - self._slot

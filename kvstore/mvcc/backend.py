@@ -18,6 +18,7 @@ from typing import Final
 
 import lmdb
 
+from consensus import failpoints
 from consensus.errors import StorageError
 from kvstore.mvcc.records import Damaged, seal, unseal
 
@@ -139,9 +140,11 @@ class Backend:
         Raises:
             StorageError: the disk refused. Nothing of it is durable, and the backend is unusable.
         """
+        failpoints.hit("machine.before_commit")
         with translated(self.path):
             self.txn.commit()
             self.txn = self.env.begin(write=True)
+        failpoints.hit("machine.after_commit")
 
     def abort(self) -> None:
         """Throw away everything since the last commit, and open the next write transaction."""

@@ -21,6 +21,7 @@ from typing import Final
 
 import attrs
 
+from consensus import failpoints
 from consensus.engine import EngineHost
 from consensus.engines.native.commands import CommandIndex
 from consensus.errors import (
@@ -369,8 +370,11 @@ class Driver:
                 self._wal.append(records)
             self._numbers.append(ready.entries)
             self.core.persisted(ready.number)
-        for message in ready.messages_after_persist:
-            self._send(message)
+        if ready.messages_after_persist:
+            failpoints.hit("send.before")
+            for message in ready.messages_after_persist:
+                self._send(message)
+            failpoints.hit("send.after")
         if ready.committed:
             self._apply(ready.committed)
         for request in ready.rejected_proposals:
@@ -400,7 +404,9 @@ class Driver:
         if batch:
             if self._request_of:
                 self._settle_forwarded(batch)
+            failpoints.hit("apply.before")
             self._host.committed(batch)
+            failpoints.hit("apply.after")
             for item in batch:
                 if item.proposal.clock_ms > self._clock_ms:
                     self._clock_ms = item.proposal.clock_ms
