@@ -56,6 +56,11 @@ LOSS: Final = frozenset(
         Kind.REVISION_GAP,
         Kind.CAS_WRONGLY_APPLIED,
         Kind.CAS_WRONGLY_REFUSED,
+        *(Kind.G0, Kind.G1C, Kind.G_SINGLE, Kind.G2, Kind.INCOMPATIBLE_ORDER),
+        *(Kind.LOST_ELEMENT, Kind.LOST_ITEM, Kind.RECEIVED_TWICE, Kind.OUT_OF_ORDER),
+        *(Kind.WRONG_TOTAL, Kind.APPLIED_TWICE, Kind.WRONGLY_EMPTY),
+        *(Kind.WATCH_GAP, Kind.WATCH_WRONG_EVENT, Kind.WATCH_PREVIOUS, Kind.WATCH_BOOKMARK),
+        *(Kind.NOT_THE_HOLDER, Kind.TOKEN_ORDER, Kind.WRONG_LEADER),
     }
 )
 """How the loss of an acknowledged write can show itself in a history."""

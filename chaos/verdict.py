@@ -51,6 +51,40 @@ class Kind(enum.Enum):
     UNEXPLAINED_EVENT = "event of a write that nobody made"
     MEMBERS_DISAGREE = "members hold different histories"
     NOT_LINEARIZABLE = "no order explains the results"
+    G0 = "G0: transactions overwrite each other in a circle"
+    G1A = "G1a: a read saw what an aborted transaction wrote"
+    G1B = "G1b: a read saw what its writer had not finished"
+    G1C = "G1c: transactions depend on each other in a circle"
+    G_SINGLE = "G-single: a circle of dependencies with one write that a read missed"
+    G2 = "G2: a circle of dependencies with several writes that reads missed"
+    INCOMPATIBLE_ORDER = "two reads saw different orders of one list"
+    INTERNAL = "a transaction did not see its own writes"
+    DUPLICATE_ELEMENT = "one element is there twice"
+    LOST_ELEMENT = "acknowledged element is lost"
+    WRONG_TOTAL = "the total is not what it must be"
+    APPLIED_TWICE = "one command was applied more than once"
+    RECEIVED_TWICE = "one item was handed out twice"
+    LOST_ITEM = "acknowledged item was never handed out"
+    OUT_OF_ORDER = "items were handed out in another order than they were pushed"
+    WRONGLY_EMPTY = "nothing was handed out though an item was there"
+    WATCH_ORDER = "a watch told events out of order"
+    WATCH_DUPLICATE = "a watch told one event twice"
+    WATCH_SPLIT = "a watch told one revision in two parts"
+    WATCH_GAP = "a watch left out an event"
+    WATCH_TOO_OLD = "a watch told an event from before its start"
+    WATCH_FILTER = "a watch told an event that it was not asked for"
+    WATCH_WRONG_EVENT = "a watch told an event that did not happen so"
+    WATCH_PREVIOUS = "a watch told a wrong state before the event"
+    WATCH_BOOKMARK = "a watch told a progress that it had not made"
+    WATCH_CANCELED = "a watch was ended without a reason"
+    LEASE_EARLY = "a lease expired though it was kept alive"
+    LEASE_LATE = "a lease outlived its time"
+    LEASE_REVIVED = "a lease came back from the dead"
+    LEASE_PARTIAL = "the keys of one lease did not go together"
+    NOT_THE_HOLDER = "a write by one who did not hold the lock"
+    TOKEN_ORDER = "fencing tokens do not grow"
+    WRONG_LEADER = "an observer saw another leader than there was"
+    WRONG_REFUSAL = "a request was refused without reason"
     NOT_RECOVERED = "the cluster does not serve after the faults were healed"
     UNDECIDED = "the check could not decide"
     TOO_LITTLE_LOAD = "too little load to mean anything"
@@ -92,6 +126,11 @@ class Findings:
         self.counts[kind] += 1
         if self.counts[kind] <= FINDINGS_MAX:
             self._kept.append(Finding(kind, text, tuple(operations), revision))
+
+    def note(self, kind: Kind, text: str, operations: Sequence[int] = ()) -> None:
+        """Say why a check could not decide; it is no violation and is not counted."""
+        if len(self._kept) < FINDINGS_MAX:
+            self._kept.append(Finding(kind, text, tuple(operations)))
 
     def result(self, checker: str, otherwise: Verdict = Verdict.OK) -> CheckResult:
         """``violated`` if anything was found, else ``otherwise``."""

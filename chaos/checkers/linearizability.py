@@ -30,6 +30,8 @@ from chaos.history.format import History, Operation, Outcome, WatchEvent
 from chaos.verdict import CheckResult, Findings, Kind, Verdict
 
 CHECKER = "linearizability"
+REGISTER = frozenset({"put", "get", "cas"})
+"""The operations that this checker understands."""
 
 
 @attrs.frozen(slots=True)
@@ -101,13 +103,14 @@ def check_linearizability(
     )
     effective = known + resolved
     _check_results(effective, table.logs(), holes, findings)
-    _check_real_time(effective, findings)
+    check_real_time(effective, findings)
     return findings.result(CHECKER, Verdict.UNKNOWN if holes else Verdict.OK)
 
 
 def check_revisions(history: History) -> CheckResult:
-    """``check_linearizability`` on a whole history with the log that it has."""
-    return check_linearizability(history.operations, history.log, history.base_revision)
+    """``check_linearizability`` on what a history has of registers, with the log that it has."""
+    operations = [operation for operation in history.operations if operation.f in REGISTER]
+    return check_linearizability(operations, history.log, history.base_revision)
 
 
 def _place_acknowledged(known: Sequence[Operation], table: _Table, findings: Findings) -> None:
@@ -299,8 +302,11 @@ def _wrong_read(
     )
 
 
-def _check_real_time(operations: Sequence[Operation], findings: Findings) -> None:
-    """Sweep by time: nothing may lie before what had ended when it began."""
+def check_real_time(operations: Sequence[Operation], findings: Findings) -> None:
+    """Sweep by time: nothing may lie before what had ended when it began.
+
+    Each operation has the revision at which it lies; one that writes, a revision of its own.
+    """
     by_start = sorted(operations, key=attrgetter("start"))
     ended = [operation for operation in operations if operation.end is not None]
     ended.sort(key=attrgetter("end"))
@@ -316,7 +322,7 @@ def _check_real_time(operations: Sequence[Operation], findings: Findings) -> Non
         revision = operation.revision
         if revision > floor:
             continue
-        writes = operation.f == "put" or operation.applied
+        writes = operation.applied or (operation.f != "cas" and operation.may_write)
         if at_floor is None or (revision == floor and not writes):
             continue
         findings.add(
