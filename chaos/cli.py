@@ -25,6 +25,7 @@ from chaos.cluster.targets.kvstore import KvstoreTarget
 from chaos.cluster.targets.machine import MachineTarget
 from chaos.history.format import HistoryError
 from chaos.history.reader import read_history
+from chaos.matrix.cli import matrix
 from chaos.nemesis.cli import plan
 from chaos.nemesis.packages import PACKAGES
 from chaos.nemesis.plan import Plan, PlanError, read_plan
@@ -62,6 +63,7 @@ main.add_command(plan)
 main.add_command(sim)
 main.add_command(explore)
 main.add_command(report)
+main.add_command(matrix)
 
 
 def _parse_faults(text: str) -> list[tuple[str, ...]]:

@@ -93,3 +93,18 @@ def split_expected(
     expected = {kind: count for kind, count in counts.items() if kind in excused}
     unexpected = {kind: count for kind, count in counts.items() if kind not in excused}
     return expected, unexpected
+
+
+def expected_reason(engine: str, unsafe: str, unexpected: Mapping[str, int]) -> str:
+    """Why a run that was violated was expected to be, in one sentence; "" if it was not.
+
+    Args:
+        engine: that replicated.
+        unsafe: why the workload breaks its promise on any engine (``Workload.unsafe``), or "".
+        unexpected: what ``split_expected`` did not excuse.
+    """
+    if unsafe:
+        return unsafe
+    if unexpected:
+        return ""
+    return f"{engine} does not claim to survive {', '.join(flag_names(not_survived(engine)))}"

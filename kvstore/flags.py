@@ -195,11 +195,10 @@ USED: Final = (
     Flag("h", False, "bool", RAFTYARD, ""),
     Flag(
         "engine",
-        "native",
+        "pysyncobj",
         "string",
         RAFTYARD,
-        "how to replicate: native (our own Raft, on disk before anything is acknowledged); "
-        "pysyncobj (see the README for what it can lose); "
+        "how to replicate: pysyncobj; native (our own Raft, new: see the README); "
         "local (one member, in memory: nothing survives a stop)",
     ),
     Flag(

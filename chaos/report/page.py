@@ -8,29 +8,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from chaos.checkers.pipeline import Report, check_history
 from chaos.history.format import History
 from chaos.history.reader import read_history
 from chaos.report.diagram import Diagram, draw
 from chaos.report.explain import Explanation, first_violation
+from chaos.report.templates import render, script_json
 from chaos.report.timeline import OPERATIONS_SHOWN_MAX, timeline, whole
 from chaos.verdict import Verdict
 
 REPORT_NAME: Final = "report.html"
 FINDINGS_SHOWN_MAX: Final = 100
-
-_environment = Environment(
-    loader=PackageLoader("chaos.report", "assets"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
 @attrs.frozen(slots=True)
@@ -69,7 +61,8 @@ def page(history: History, report: Report, source: str) -> str:
     counts = dict.fromkeys(("ok", "fail", "info"), 0)
     for operation in history.operations:
         counts[operation.outcome.value] += 1
-    return _environment.get_template("report.html.j2").render(
+    return render(
+        "report.html.j2",
         title=title_of(history),
         verdict=report.verdict.value,
         verdict_text=_VERDICT_TEXTS[report.verdict],
@@ -96,12 +89,6 @@ _VERDICT_TEXTS: Final = {
     Verdict.UNKNOWN: "nothing wrong was found, but a check could not decide",
     Verdict.INVALID: "this run proves nothing: see the assumptions",
 }
-
-
-def script_json(value: Any) -> str:
-    """JSON that may stand inside a ``script`` element."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def title_of(history: History) -> str:

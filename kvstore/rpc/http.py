@@ -184,7 +184,8 @@ class HttpEndpoints:
             raise CheckFailed("alarm activated: CORRUPT")
 
     async def _non_learner(self) -> None:
-        if self._context.is_learner:
+        status = self._context.node.status().engine
+        if any(member.learner and member.id == status.node_id for member in status.members):
             raise CheckFailed("the member is a learner")
 
 
