@@ -27,7 +27,8 @@ MATCH_TAIL: Final = 60
 _HEADER: Final = struct.Struct("<IIB")
 _ENTRY: Final = struct.Struct("<QQB")
 _PAIR: Final = struct.Struct("<QQ")
-_KIND_ENTRY, _KIND_HARD_STATE, _KIND_BASE = 1, 2, 3
+_TRIPLE: Final = struct.Struct("<QQQ")
+_KIND_ENTRY, _KIND_HARD_STATE, _KIND_BASE, _KIND_REPAIRING = 1, 2, 3, 4
 
 
 @attrs.define(slots=True)
@@ -60,8 +61,8 @@ def durable_vote(files: SimFileSystem) -> Vote:
         return Vote(0, None)
     vote = Vote(0, None)
     for kind, body in _records(contents[-1].durable):
-        if kind == _KIND_HARD_STATE:
-            vote = _vote(body)
+        if kind in (_KIND_HARD_STATE, _KIND_REPAIRING):
+            vote = _vote(kind, body)
     return vote
 
 
@@ -70,8 +71,8 @@ def read_log(files: SimFileSystem) -> DurableLog:
     found = DurableLog()
     for content in files.durable_contents():
         for kind, body in _records(content.durable):
-            if kind == _KIND_HARD_STATE:
-                found.vote = _vote(body)
+            if kind in (_KIND_HARD_STATE, _KIND_REPAIRING):
+                found.vote = _vote(kind, body)
             elif kind == _KIND_ENTRY:
                 index, term, _ = _ENTRY.unpack_from(body)
                 for stale in range(index, found.last_index + 1):
@@ -94,8 +95,9 @@ def _rebase(found: DurableLog, index: int, term: int) -> None:
     found.last_index = max(found.entries, default=index)
 
 
-def _vote(body: bytes) -> Vote:
-    return Vote(_PAIR.unpack_from(body)[0], body[_PAIR.size :].decode() or None)
+def _vote(kind: int, body: bytes) -> Vote:
+    numbers = _TRIPLE if kind == _KIND_REPAIRING else _PAIR
+    return Vote(numbers.unpack_from(body)[0], body[numbers.size :].decode() or None)
 
 
 def _records(data: bytearray) -> list[tuple[int, bytes]]:

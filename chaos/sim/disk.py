@@ -20,7 +20,11 @@ SECTOR_BYTES: Final = 512
 """What a disk writes whole or not at all, unless a run says otherwise."""
 FLIP_BITS_MAX: Final = 8
 FLIP_WINDOW_BYTES: Final = 64
-"""Damage at rest is local: up to so many bits within so many bytes."""
+"""Damage at rest is local: up to so many bits within so many bytes,"""
+PAGE_BYTES: Final = 4096
+"""or a whole page that reads as something else."""
+PAGES_LOST: Final = 0.3
+"""Share of damage that takes a page."""
 
 
 class CrashMode(enum.Enum):
@@ -108,7 +112,7 @@ class SimDisk:
         self._dead = False
 
     def flip_bits(self, prng: random.Random) -> bool:
-        """Damage some bits of what has been on disk for a while. False: nothing has been."""
+        """Damage what has been on disk for a while: bits, or a page. False: nothing has been."""
         contents = [
             content
             for system in self.systems
@@ -119,9 +123,14 @@ class SimDisk:
             return False
         content = prng.choice(contents)
         start = prng.randrange(content.settled)
-        length = min(FLIP_WINDOW_BYTES, content.settled - start)
-        for _ in range(prng.randrange(1, FLIP_BITS_MAX + 1)):
-            content.durable[start + prng.randrange(length)] ^= 1 << prng.randrange(8)
+        if prng.random() < PAGES_LOST:
+            start -= start % PAGE_BYTES
+            end = min(start + PAGE_BYTES, content.settled)
+            content.durable[start:end] = prng.randbytes(end - start)
+        else:
+            length = min(FLIP_WINDOW_BYTES, content.settled - start)
+            for _ in range(prng.randrange(1, FLIP_BITS_MAX + 1)):
+                content.durable[start + prng.randrange(length)] ^= 1 << prng.randrange(8)
         content.current = bytearray(content.durable)
         self.count("bits flipped")
         return True

@@ -26,6 +26,7 @@ class Faults:
         self._world = world
         self._prng = world.stream("faults")
         self._on = True
+        self._flipped: Member | None = None
 
     def schedule(self) -> None:
         """Let each class of fault come at random moments, as the options say."""
@@ -38,8 +39,7 @@ class Faults:
         self._repeat(options.sync_failure_every_s, self._sync_failure)
         self._repeat(options.disk_full_every_s, self._disk_full)
         self._repeat(options.clock_jump_every_s, self._clock_jump)
-        if options.bit_flip_at_s:
-            self._world.at(int(options.bit_flip_at_s * SECOND_US), self._bit_flip, None)
+        self._repeat(options.bit_flip_every_s, self._bit_flip)
 
     def stop(self) -> None:
         """No more faults."""
@@ -125,17 +125,23 @@ class Faults:
         self._note("clock", member.name, member.clock_offset_ms)
         self._world.count("clock jumps")
 
-    def _bit_flip(self, _: None) -> None:
-        """Damage one member's disk at rest: at most one member of a run, of three or more."""
-        world = self._world
-        if not self._on or len(world.promises.configuration[1].voters) < 3:
+    def _bit_flip(self) -> None:
+        """Damage a member's disk at rest: always the same one in a run, of three or more."""
+        if len(self._world.promises.configuration[1].voters) < 3:
             return
-        member = self._someone()
-        if member.driver is not None:
+        if self._flipped is None:
+            self._flipped = self._someone()
+        member = self._flipped
+        if member.damaged:
+            return  # it waits to be replaced
+        down = member.driver is None
+        if not down:
             member.crash(CrashMode.LOSE_ALL)
-        member.flipped = member.disk.flip_bits(self._prng)
-        self._note("bit flip", member.name, member.flipped)
-        member.restart_later()
+        flipped = member.disk.flip_bits(self._prng)
+        member.flipped = member.flipped or flipped
+        self._note("bit flip", member.name, flipped)
+        if not down:
+            member.restart_later()
 
     # -- links --------------------------------------------------------------------------------
 

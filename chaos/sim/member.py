@@ -72,6 +72,7 @@ class Member:
         self.die_at_sync = False
         self.damaged = False
         self.flipped = False
+        self.repairing = False
         self.retired = False
         self.pending: dict[int, bytes] = {}
         self.base_index = 0
@@ -107,6 +108,8 @@ class Member:
             return
         world.trace.note(world.now, "start", self.name, self.incarnation)
         world.count("starts")
+        if self.driver.damage:
+            self._distrusted(self.driver.damage)
         self._check_restart(self.driver)
         self.base_index = self.driver.core.log.snapshot.index
         world.at(world.now + self.tick_us, self._tick, self.incarnation)
@@ -136,6 +139,13 @@ class Member:
             incarnation=self.incarnation,
             catch_up_entries=min(50, options.snapshot_entries),
         )
+
+    def _distrusted(self, damage: str) -> None:
+        """A member that begins to be repaired must have been damaged."""
+        if not self.flipped:
+            raise Violation(f"{self.name} calls its disk damaged, which it is not: {damage}")
+        self.world.count("bit flip detected")
+        self.world.trace.note(self.world.now, "damaged", self.name, damage)
 
     def _refused(self, error: StorageError) -> None:
         """A start that is refused is right only where the disk was made to deserve it."""
@@ -196,7 +206,8 @@ class Member:
         vote, index, term = before
         core = driver.core
         self.world.promises.observe_restart(self.name, core, vote)
-        if index > core.log.snapshot.index and not core.log.has(index, term):
+        lost = not core.lost_term and not core.log.has(index, term)
+        if lost and index > core.log.snapshot.index:
             raise Violation(
                 f"{self.name} had entry {index} of term {term} on disk and came back without it"
             )
@@ -242,6 +253,9 @@ class Member:
         if self.host.halted:
             raise Violation(f"{self.name} halted: {self.host.halted}")
         core = driver.core
+        if self.repairing and not core.lost_term:
+            self.world.count("repairs")
+        self.repairing = core.lost_term > 0
         observed = (core.commit_index, core.term, core.role)
         if observed != self._observed:
             before, self._observed = self._observed, observed

@@ -70,7 +70,7 @@ class Options:
     slow_sync_us: int = 300_000
     sync_failure_every_s: float = 0.0
     disk_full_every_s: float = 0.0
-    bit_flip_at_s: float = 0.0
+    bit_flip_every_s: float = 0.0
     clock_jump_every_s: float = 0.0
     transfer_every_s: float = 0.0
     membership_every_s: float = 0.0
@@ -89,7 +89,7 @@ class Options:
 
         tick_us, timeout_ticks = prng.choice(((20_000, 10), (50_000, 10), (100_000, 5)))
         # A network slower than its timeouts elects for ever; that proves little.
-        flips = sometimes(0.2, 5, 18)
+        flips = sometimes(0.3, 2, 10)
         changes = sometimes(0.4, 0.5, 5)
         slowest = prng.choice((1_000, timeout_ticks * tick_us // 40, timeout_ticks * tick_us // 8))
         return cls(
@@ -121,10 +121,10 @@ class Options:
             slow_sync_us=prng.choice((300_000, 2_000_000)),
             sync_failure_every_s=sometimes(0.25, 2, 10),
             disk_full_every_s=sometimes(0.2, 3, 10),
-            bit_flip_at_s=flips,
+            bit_flip_every_s=flips,
             clock_jump_every_s=sometimes(0.3, 0.5, 5),
             transfer_every_s=sometimes(0.3, 2, 8),
-            # A damaged member and a shrinking group could leave no majority.
+            # A member that is being repaired and a shrinking group could leave no majority.
             membership_every_s=0.0 if flips else changes,
             calls_per_s=prng.choice((5.0, 20.0, 20.0)),
             reads_per_s=prng.choice((2.0, 5.0, 10.0)),

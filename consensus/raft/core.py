@@ -89,6 +89,7 @@ class Core:
         # them from that term's leader and cast no vote in it, or the vote would be on disk.
         self.term = max(hard_state.term, log.last_term)
         self.voted_for = hard_state.voted_for if self.term == hard_state.term else None
+        self.lost_term = hard_state.lost_term
         self.restarted = self.term > 0
         self.leader: NodeId | None = None
         self.commit_index = max(min(hard_state.commit_index, log.last_index), log.snapshot.index)
@@ -135,6 +136,19 @@ class Core:
     def is_leader(self) -> bool:
         """Whether this member leads its term, as far as it knows."""
         return self.role is Role.LEADER
+
+    @property
+    def repairing(self) -> bool:
+        """Whether this member's disk was damaged and it may lack what it once acknowledged.
+
+        It came back in a term above ``lost_term``, the last one in which it promised anything. Any
+        leader that it hears from was therefore elected without it, by a majority that shares a
+        member with the majority of every commit even if this one is left out, and so has all that
+        is committed. What it acknowledges to such a leader is true. But by its own log it must not
+        judge who may lead: it neither votes nor stands for election until it has applied an entry
+        of such a leader's term, which comes after everything that was committed before.
+        """
+        return self.lost_term > 0
 
     def tick(self) -> None:
         """Let one tick of time pass."""
@@ -272,21 +286,27 @@ class Core:
     @property
     def hard_state(self) -> HardState:
         """What must be on disk before this member's next promise."""
-        return HardState(self.term, self.voted_for, self.commit_index)
+        return HardState(self.term, self.voted_for, self.commit_index, self.lost_term)
 
     def take_ready(self) -> Ready:
         """Hand out what is to be done since the last call."""
         if self.is_leader:
             reads.send_round(self)
+        if self.repairing and (self.log.term_at(self.applied_index) or 0) > self.lost_term:
+            self.lost_term = 0
         self._ready_number += 1
         last_index = self.log.last_index
         entries: tuple[LogEntry, ...] = ()
         if last_index > self._handed_index:
             entries = tuple(self.log.slice(self._handed_index + 1, last_index + 1))
         handed = self._handed_hard_state
-        votes_changed = self.term != handed.term or self.voted_for != handed.voted_for
+        promises_changed = (
+            self.term != handed.term
+            or self.voted_for != handed.voted_for
+            or self.lost_term != handed.lost_term
+        )
         hard_state = None
-        if votes_changed or self.commit_index != handed.commit_index:
+        if promises_changed or self.commit_index != handed.commit_index:
             hard_state = self._handed_hard_state = self.hard_state
         stop = self._may_apply_index() + 1
         committed: tuple[LogEntry, ...] = ()
@@ -301,7 +321,7 @@ class Core:
             hard_state=hard_state,
             entries=entries,
             snapshot=self._snapshot,
-            must_sync=bool(entries) or votes_changed or self._snapshot is not None,
+            must_sync=bool(entries) or promises_changed or self._snapshot is not None,
             messages_after_persist=tuple(self._messages_after_persist),
             committed=committed,
             reads=tuple(self._reads),

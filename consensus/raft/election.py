@@ -70,7 +70,8 @@ def campaign(core: Core, *, transfer: bool = False) -> None:
 def handle_pre_vote(core: Core, message: PreVote) -> None:
     """Grant it if the sender's log would do and no leader is alive. Changes no state."""
     granted = (
-        message.term > core.term
+        not core.repairing
+        and message.term > core.term
         and not leader_is_alive(core)
         and core.log.is_up_to_date(message.last_log_index, message.last_log_term)
     )
@@ -108,6 +109,7 @@ def handle_pre_vote_response(core: Core, message: PreVoteResponse) -> None:
 def handle_request_vote(core: Core, message: RequestVote) -> None:
     """Grant at most one vote a term, to a log at least as up to date (paper, 5.2 and 5.4.1)."""
     free = core.voted_for == message.sender or (core.voted_for is None and core.leader is None)
+    free = free and not core.repairing
     granted = free and core.log.is_up_to_date(message.last_log_index, message.last_log_term)
     if granted:
         core.voted_for = message.sender

@@ -62,8 +62,10 @@ def may_campaign(core: Core) -> bool:
 
     It votes in the configuration in force, or it does in the one that is committed: a member whose
     own removal is not committed yet may hold the only log that can win, and must finish the removal
-    (section 4.2.2).
+    (section 4.2.2). A member that is being repaired must not judge by its log who may lead.
     """
+    if core.repairing:
+        return False
     committed_configuration = configuration_at(core, core.commit_index)
     return core.configuration.is_voter(core.node_id) or committed_configuration.is_voter(
         core.node_id

@@ -26,11 +26,16 @@ from consensus.types import NodeId
 
 @attrs.frozen(slots=True)
 class HardState:
-    """What must survive a crash. ``commit_index`` is only a hint: losing it costs nothing."""
+    """What must survive a crash. ``commit_index`` is only a hint: losing it costs nothing.
+
+    ``lost_term`` is above 0 where this member's disk was damaged: it may have acknowledged, in
+    terms up to this one, what its log no longer has. See ``Core.repairing``.
+    """
 
     term: int = 0
     voted_for: NodeId | None = None
     commit_index: int = 0
+    lost_term: int = 0
 
 
 @attrs.frozen(slots=True)

@@ -24,6 +24,7 @@ HEADER: Final = struct.Struct("<IIB")
 _PREFIX: Final = struct.Struct("<IB")
 _ENTRY: Final = struct.Struct("<QQB")
 _HARD_STATE: Final = struct.Struct("<QQ")
+_REPAIRING: Final = struct.Struct("<QQQ")
 _BASE: Final = struct.Struct("<QQQ")
 
 RECORD_BYTES_MAX: Final = 256 * 1024 * 1024
@@ -36,6 +37,8 @@ class RecordKind(enum.IntEnum):
     ENTRY = 1
     HARD_STATE = 2
     BASE = 3
+    REPAIRING = 4
+    """The hard state of a member whose log was damaged, until it is repaired."""
 
 
 @attrs.frozen(slots=True)
@@ -68,8 +71,11 @@ def encode(record: Record) -> bytes:
             body = _ENTRY.pack(record.index, record.term, record.kind) + record.data
         case HardState():
             kind = RecordKind.HARD_STATE
-            voted_for = (record.voted_for or "").encode()
-            body = _HARD_STATE.pack(record.term, record.commit_index) + voted_for
+            body = _HARD_STATE.pack(record.term, record.commit_index)
+            if record.lost_term:
+                kind = RecordKind.REPAIRING
+                body = _REPAIRING.pack(record.term, record.commit_index, record.lost_term)
+            body += (record.voted_for or "").encode()
         case Base():
             kind = RecordKind.BASE
             body = _BASE.pack(record.index, record.term, record.command_index)
@@ -90,6 +96,9 @@ def decode_body(kind: int, body: bytes) -> Record:
     if kind == RecordKind.HARD_STATE:
         term, commit_index = _HARD_STATE.unpack_from(body)
         return HardState(term, body[_HARD_STATE.size :].decode() or None, commit_index)
+    if kind == RecordKind.REPAIRING:
+        term, commit_index, lost_term = _REPAIRING.unpack_from(body)
+        return HardState(term, body[_REPAIRING.size :].decode() or None, commit_index, lost_term)
     if kind == RecordKind.BASE:
         index, term, command_index = _BASE.unpack_from(body)
         return Base(index, term, command_index, body[_BASE.size :])

@@ -28,6 +28,7 @@ from consensus.storage.segments import (
     opening_is_whole,
     read_head,
     synced_offset,
+    was_never_used,
 )
 
 
@@ -62,6 +63,11 @@ class Recovered:
     def last_index(self) -> int:
         """Index of the last entry, or of the base."""
         return self.entries[-1].index if self.entries else self.base.index
+
+    @property
+    def last_term(self) -> int:
+        """Term of the last entry, or of the base."""
+        return self.entries[-1].term if self.entries else self.base.term
 
     def add(self, record: Record) -> None:
         """Take in the next record in log order.
@@ -163,7 +169,8 @@ def _chain(files: FileSystem, group_id: int, opened: list[File]) -> tuple[list[_
         opened.append(file)
         previous_end, problem = read_head(file, number, group_id)
         whole = not problem and opening_is_whole(file, begins_log=previous_end == 0)
-        if not whole and not chain and synced_offset(file, number) is None:
+        first_ever = number == 1
+        if not whole and not chain and (numbers or first_ever) and was_never_used(file, number):
             file.close()
             unfinished.append(number)  # nothing was ever promised from it
             continue

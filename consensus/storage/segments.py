@@ -2,6 +2,7 @@
 
     block 0    head: magic, version, group, number, where the segment before it ended; checksum
                two slots, written in turn: how far this segment was synced; a checksum each
+               two more, written in turn: the term, again, for when the log itself is damaged
     block 1    the opening: the base, where the log begins here, and the hard state so far
     then       records, and zeros up to the end of the preallocated file
 
@@ -31,6 +32,7 @@ from consensus.storage.records import (
 
 BLOCK_BYTES: Final = 4096
 SLOT_OFFSETS: Final = (512, 1024)
+TERM_SLOT_OFFSETS: Final = (1536, 2048)
 MAGIC: Final = b"RAFTYARD-WAL\n"
 FORMAT_VERSION: Final = 1
 READ_BYTES: Final = 4 * 1024 * 1024
@@ -106,6 +108,38 @@ def synced_offset(file: File, number: int) -> int | None:
     return best
 
 
+def write_term(file: File, slot: int, number: int, term: int) -> None:
+    """Note the term in one of its two slots; durable with the next sync of the segment."""
+    _write_checked(file, TERM_SLOT_OFFSETS[slot], _SLOT.pack(number, term))
+
+
+def noted_term(files: FileSystem) -> int | None:
+    """Return a term that is at least that of every promise made from this log, record by record
+    or not; None where the disk no longer says so.
+
+    It was written with the sync that made the term durable, apart from the records. A slot that
+    cannot be read may have been the newer one: then nobody knows.
+    """
+    for number in reversed(numbers_in(files)):
+        file = files.open(name_of(number))
+        try:
+            terms = []
+            for position in TERM_SLOT_OFFSETS:
+                slot = _read_checked(file, position, _SLOT.size)
+                if slot is not None and _SLOT.unpack(slot)[0] == number:
+                    terms.append(_SLOT.unpack(slot)[1])
+                elif any(file.read(position, _SLOT.size + _CHECKSUM_BYTES)):
+                    return None
+            if terms:
+                return int(max(terms))
+            if synced_offset(file, number) is not None:
+                return None
+            # Its making was cut short: nothing was ever promised from it.
+        finally:
+            file.close()
+    return None
+
+
 class RecordReader:
     """Reads a segment's records in order, until the end or something that is none.
 
@@ -159,6 +193,22 @@ def opening_is_whole(file: File, *, begins_log: bool) -> bool:
     if begins_log and not isinstance(reader.next(), Base):
         return False
     return isinstance(reader.next(), HardState)
+
+
+def was_never_used(file: File, number: int) -> bool:
+    """Whether nothing was ever promised from a segment: a crash cut its making short.
+
+    Its first block may be damaged as a whole, and with it what says so; but what was made and used
+    has more in it than what it opens with.
+    """
+    if synced_offset(file, number) is not None:
+        return False
+    reader = RecordReader(file)
+    first = reader.next()
+    opening = 2 if isinstance(first, Base) else 1
+    while first is not None and opening and reader.next() is not None:
+        opening -= 1
+    return opening > 0
 
 
 def erase_tail(file: File, offset: int) -> int:

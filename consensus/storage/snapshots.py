@@ -124,6 +124,12 @@ class SnapshotStore:
         names = [name for name in self._files.names() if _NAME.match(name)]
         return self._read_meta(names[-1]) if names else None
 
+    def clear(self) -> None:
+        """Remove every snapshot: the log does not go on from any of them."""
+        for name in self._files.names():
+            self._files.remove(name)
+        self._files.sync_names()
+
     def chunks(self, meta: SnapshotMeta) -> Iterator[bytes]:
         """Yield the data of a snapshot, after its checksum was verified.
 

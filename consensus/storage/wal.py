@@ -5,6 +5,9 @@ A segment is preallocated, so that a sync touches data only. How far it was sync
 one batch old (of that one last batch, damage cannot be told from a torn write). See ``segments``
 for the layout and ``recovery`` for what is made of it after a crash.
 
+The term is noted a second time, apart from the records, in the same sync: what a member promised in
+which term is the one thing that its peers cannot give back to it (``salvage``).
+
 Overwriting is by index: an entry whose index is not above the last one's replaces it and all after
 it. Hard state is a record among the others, so that votes and entries cannot be reordered.
 """
@@ -21,14 +24,16 @@ from consensus.raft.messages import LogEntry
 from consensus.raft.ready import HardState
 from consensus.storage.files import FileSystem
 from consensus.storage.records import Base, Record, encode
-from consensus.storage.recovery import Recovered, read_log
+from consensus.storage.recovery import LogDamaged, Recovered, read_log
 from consensus.storage.segments import (
     BLOCK_BYTES,
     Segment,
     name_of,
+    noted_term,
     numbers_in,
     write_head,
     write_slot,
+    write_term,
 )
 
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
@@ -55,6 +60,8 @@ class WriteAheadLog:
         self._hard_state = HardState()
         self._base = Base(0, 0)
         self._last_index = 0
+        self._term_slot = 0
+        self._noted_term = -1
 
     def open(self) -> Recovered:
         """Read every segment, cut a torn tail, and be ready to append.
@@ -86,6 +93,9 @@ class WriteAheadLog:
             segment = self._segments[-1]
             failpoints.hit("wal.before_write")
             segment.file.write(segment.end, data)
+            for record in records:
+                if isinstance(record, HardState) and record.term > self._noted_term:
+                    self._note_term(segment, record.term)
             failpoints.hit("wal.before_sync")
             segment.file.sync()
             failpoints.hit("wal.after_sync")
@@ -129,6 +139,39 @@ class WriteAheadLog:
             self._files.sync_names()
             failpoints.hit("wal.after_replace")
 
+    def salvage(self, damage: LogDamaged) -> Recovered:
+        """Begin anew with what a damaged log still has before the damage; not to be trusted.
+
+        The term is raised beyond every promise that may be lost, and the hard state says so until
+        the member is repaired (see ``Core.repairing``).
+
+        Raises:
+            LogDamaged: the term cannot be told any more; nothing was changed on disk.
+            StorageError: the file system failed.
+        """
+        with self._telling("salvaging"):
+            term = noted_term(self._files)
+        if term is None:
+            raise damage
+        return self.distrust(damage.recovered, term)
+
+    def distrust(self, found: Recovered, term: int) -> Recovered:
+        """Begin anew with ``found``: what was promised up to ``term`` may be lost.
+
+        Raises:
+            StorageError: the file system failed.
+        """
+        kept = Recovered() if found.unsure else found
+        lost_term = max(term, kept.hard_state.term, kept.last_term)
+        kept.hard_state = HardState(
+            lost_term + 1, None, kept.hard_state.commit_index, lost_term=lost_term
+        )
+        kept.begins_late = False
+        self.start_over(kept.base, kept.hard_state)
+        if kept.entries:
+            self.append(kept.entries)
+        return kept
+
     def close(self) -> None:
         """Close the segments."""
         for segment in self._segments:
@@ -149,6 +192,7 @@ class WriteAheadLog:
         file.resize(max(self._segment_bytes, segment.end + needed))
         write_head(file, number, self._group_id, 0 if base else self._segments[-1].end)
         file.write(BLOCK_BYTES, opening)
+        self._note_term(segment, self._hard_state.term)
         file.sync()
         self._note_synced(segment)
         file.sync()
@@ -159,6 +203,11 @@ class WriteAheadLog:
     def _note_synced(self, segment: Segment) -> None:
         self._slot = 1 - self._slot
         write_slot(segment.file, self._slot, segment.number, segment.end)
+
+    def _note_term(self, segment: Segment, term: int) -> None:
+        self._term_slot = 1 - self._term_slot
+        self._noted_term = term
+        write_term(segment.file, self._term_slot, segment.number, term)
 
     def _remember(self, records: Iterable[Record]) -> None:
         for record in records:

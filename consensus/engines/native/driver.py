@@ -24,6 +24,7 @@ import attrs
 from consensus import failpoints
 from consensus.engine import EngineHost
 from consensus.engines.native.commands import CommandIndex
+from consensus.engines.native.repair import from_nothing, open_log
 from consensus.errors import (
     ConsensusError,
     DataDamaged,
@@ -106,6 +107,13 @@ class Driver:
         send: called with each message, in order, never blocks.
         group_id: the group's number.
         incarnation: grows with each start of this member; 31 bits.
+        distrust: why the machine must be rebuilt from the other members; empty: it need not be.
+
+    ``damage`` says what was found damaged at the start and is being repaired; empty: nothing.
+
+    Raises:
+        DataDamaged: what is on disk cannot be used, and the other members cannot help.
+        StorageError: the disk failed.
     """
 
     def __init__(
@@ -123,6 +131,7 @@ class Driver:
         segment_bytes: int = SEGMENT_BYTES,
         catch_up_entries: int = CATCH_UP_ENTRIES,
         incarnation: int = 0,
+        distrust: str = "",
     ) -> None:
         self._host = host
         self._send = send
@@ -132,6 +141,7 @@ class Driver:
         self._wal = WriteAheadLog(log_files, group_id=group_id, segment_bytes=segment_bytes)
         self.snapshots = SnapshotStore(snapshot_files, group_id=group_id)
         self.snapshots.open()
+        self.damage = distrust
         try:
             self.core = self._recover(config, bootstrap, prng)
         except BaseException:
@@ -299,9 +309,20 @@ class Driver:
     # -- inside -------------------------------------------------------------------------------
 
     def _recover(self, config: CoreConfig, bootstrap: Configuration, prng: random.Random) -> Core:
-        recovered = self._wal.open()
+        distrust = self.damage
+        recovered, self.damage = open_log(self._wal, bootstrap)
         self.torn_bytes = recovered.torn_bytes
-        base = self._settle(recovered, self.snapshots.newest(), bootstrap)
+        try:
+            if distrust:
+                raise DataDamaged(distrust)
+            base = self._settle(recovered, bootstrap)
+        except DataDamaged as error:
+            self.damage = str(error)
+            recovered = from_nothing(self._wal, recovered, bootstrap, error)
+            if distrust:
+                self._host.discard(distrust)
+            self.snapshots.clear()
+            base = self._settle(recovered, bootstrap)
         return Core(
             config,
             RaftLog(base, [entry for entry in recovered.entries if entry.index > base.index]),
@@ -310,16 +331,14 @@ class Driver:
             applied_index=self._numbers.place_of(self._delivered.index),
         )
 
-    def _settle(
-        self, recovered: Recovered, stored: StoredMeta | None, bootstrap: Configuration
-    ) -> SnapshotMeta:
+    def _settle(self, recovered: Recovered, bootstrap: Configuration) -> SnapshotMeta:
         """Decide where the machine stands and what the log continues from."""
         position = self._host.position()
         base = recovered.base
+        stored, unusable = self._newest_snapshot(recovered)
         if stored is not None and not _joins(stored.raft, recovered):
             # A snapshot was received and the crash came before the log made way for it: what the
             # log has there, or lacks, was never committed.
-            self.snapshots.verify(stored.raft)
             base = _base_of(stored.raft, stored.command_index)
             self._wal.start_over(base, recovered.hard_state)
             recovered.entries.clear()
@@ -336,8 +355,9 @@ class Driver:
             if stored is None or stored.raft.index < base.index:
                 raise DataDamaged(
                     f"the log begins after index {base.index}, and neither the machine nor a "
-                    "snapshot file reaches that far"
+                    f"snapshot file reaches that far{unusable}"
                 )
+            self.snapshots.verify(stored.raft)
             position = Position(
                 stored.command_index, stored.raft.term, stored.clock_ms, self._group_id
             )
@@ -346,6 +366,19 @@ class Driver:
         self._delivered = position
         configuration = Configuration.decode(base.configuration) if base.index else bootstrap
         return SnapshotMeta(base.index, base.term, configuration)
+
+    def _newest_snapshot(self, recovered: Recovered) -> tuple[StoredMeta | None, str]:
+        """Return the newest snapshot, verified if it is to take the log's place; or what is wrong.
+
+        One that the log does not go on from was never acknowledged: damaged, it does not matter.
+        """
+        try:
+            stored = self.snapshots.newest()
+            if stored is not None and not _joins(stored.raft, recovered):
+                self.snapshots.verify(stored.raft)
+        except DataDamaged as damage:
+            return None, f" ({damage})"
+        return stored, ""
 
     def _confirmed(self, position: Position, recovered: Recovered) -> bool:
         if position.group_id != self._group_id:

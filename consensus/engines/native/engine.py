@@ -67,10 +67,14 @@ CAPABILITIES: Final = Capabilities(
         | Fault.MESSAGE_LOSS
         | Fault.MESSAGE_DUPLICATION
         | Fault.MESSAGE_REORDERING
+        | Fault.DISK_CORRUPTION
     ),
     read_index=True,
     leadership_transfer=True,
-    notes=("Damage on disk is found and stops the member; it is not repaired yet.",),
+    notes=(
+        "A damaged disk is repaired from the other members; the only member of a group stops and "
+        "says what is damaged.",
+    ),
 )
 """What the native engine promises."""
 
@@ -135,6 +139,7 @@ class NativeEngine(Engine):
         self._status_changed = asyncio.Event()
         self._last_status: tuple[object, ...] = ()
         self._last_view: EngineStatus | None = None
+        self._repairing = False
 
     @property
     def capabilities(self) -> Capabilities:
@@ -170,6 +175,12 @@ class NativeEngine(Engine):
             raise
         if self._driver.torn_bytes:
             log.info("cut an unfinished record off the log", bytes=self._driver.torn_bytes)
+        if self._driver.damage:
+            log.error(
+                "this member's disk is damaged: the other members bring it up to date, and it does "
+                "not vote until then",
+                damage=self._driver.damage,
+            )
         loop = asyncio.get_running_loop()
         self._tick_due = loop.time() + self._tick_s
         self._tick_handle = loop.call_at(self._tick_due, self._tick)
@@ -532,6 +543,9 @@ class NativeEngine(Engine):
         if driver is None:
             return
         core = driver.core
+        if self._repairing and not core.repairing:
+            log.info("repaired: this member has everything that is committed, and votes again")
+        self._repairing = core.repairing
         now = (core.role, core.term, core.leader, core.configuration)
         if now != self._last_status:
             if core.role is Role.LEADER and self._last_status[:1] != (Role.LEADER,):

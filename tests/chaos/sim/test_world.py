@@ -8,13 +8,16 @@ from typing import Any
 import attrs
 import pytest
 
-from chaos.sim.disk import SimFile
+from chaos.sim.disk import CrashMode, SimFile
+from chaos.sim.invariants import Violation
+from chaos.sim.member import Member
 from chaos.sim.options import Options
 from chaos.sim.runner import Summary, digests_elsewhere, run_seed, seeds_of_commit
 from chaos.sim.world import World
 from chaos.verdict import Verdict
 from consensus.engines.native.driver import Driver
 from consensus.raft import reads
+from consensus.raft.core import Core
 from consensus.raft.log import RaftLog
 from consensus.raft.proposals import SeenProposals
 from consensus.raft.ready import Ready
@@ -25,6 +28,7 @@ EFFECT_SEEDS = 90
 PLANTED_SEEDS_MAX = 40
 
 
+@pytest.mark.timeout(600)
 def test_fixed_seeds_keep_every_promise_and_every_fault_has_an_effect() -> None:
     summary = Summary()
     for seed in range(EFFECT_SEEDS):
@@ -229,6 +233,53 @@ def test_a_transfer_to_a_member_that_is_down_is_given_up() -> None:
     world.advance(world.options.election_timeout_us)
     assert world.leader() is leader
     assert world.promises.acknowledged > before
+
+
+def damaged_where_it_counts(world: World) -> tuple[Member, Member, Member]:
+    """Let one follower lose what only it and the leader had, and the leader be down.
+
+    Returns: the leader, the damaged follower, and the one that was cut off.
+    """
+    leader = world.leader()
+    assert leader is not None
+    damaged, behind = (member for member in world.reachable if member is not leader)
+    for member in (leader, damaged):
+        cut(world, member.name, behind.name)
+    before = world.promises.highest_acknowledged
+    world.advance(4_000_000)
+    assert world.promises.highest_acknowledged > before + 20
+    damaged.crash(CrashMode.LOSE_ALL)
+    content = damaged.log_files.durable_contents()[-1]
+    content.durable[5_000] ^= 1
+    content.current = bytearray(content.durable)
+    damaged.flipped = True
+    leader.crash(CrashMode.LOSE_ALL)
+    world.network.heal()
+    damaged.start()
+    return leader, damaged, behind
+
+
+def test_a_damaged_member_does_not_help_to_elect_one_that_lacks_what_it_lost() -> None:
+    world = settled()
+    leader, damaged, behind = damaged_where_it_counts(world)
+    assert damaged.repairing
+    world.advance(10 * world.options.election_timeout_us)
+    assert world.leader() is None, "without the old leader nobody can be elected safely"
+    leader.start()
+    world.advance(8 * world.options.election_timeout_us)
+    assert not damaged.repairing
+    assert world.leader() is not None
+    world.clients.stop()
+    world.advance(4 * world.options.election_timeout_us)
+    assert damaged.host.commands == leader.host.commands == behind.host.commands
+
+
+def test_the_simulator_sees_it_when_a_damaged_member_votes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Core, "repairing", property(lambda core: False))
+    world = settled()
+    with pytest.raises(Violation, match="leader completeness"):
+        damaged_where_it_counts(world)
+        world.advance(10 * world.options.election_timeout_us)
 
 
 def test_a_leader_whose_disk_stalls_is_replaced() -> None:

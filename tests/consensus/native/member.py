@@ -86,6 +86,7 @@ class Member:
         bootstrap: Configuration = ABC,
         incarnation: int = 1,
         catch_up_entries: int = 0,
+        distrust: str = "",
     ) -> None:
         self.log_files = log_files or MemoryFiles()
         self.snapshot_files = snapshot_files or MemoryFiles()
@@ -102,6 +103,7 @@ class Member:
             segment_bytes=SEGMENT_BYTES,
             incarnation=incarnation,
             catch_up_entries=catch_up_entries,
+            distrust=distrust,
         )
         self.driver.pump()
 

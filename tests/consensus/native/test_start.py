@@ -75,11 +75,15 @@ async def test_damage_in_a_group_of_one_names_the_place_and_a_backup(tmp_path: P
     assert "damaged at offset" in await refused(engine(tmp_path)), "and it is not held locked"
 
 
-async def test_damage_in_a_group_of_three_says_how_to_come_back(tmp_path: Path) -> None:
+async def test_damage_in_a_group_of_three_that_cannot_be_repaired_says_how_to_come_back(
+    tmp_path: Path,
+) -> None:
+    """Beside the record, both notes of the term are gone."""
     await run_once(tmp_path)
     (segment,) = (tmp_path / "wal").glob("*.wal")
     data = bytearray(segment.read_bytes())
-    data[4_200] ^= 1
+    for position in (4_200, 1_540, 2_052):
+        data[position] ^= 1
     segment.write_bytes(data)
     text = await refused(engine(tmp_path, members=3))
     assert f"remove this member from the group, delete {tmp_path}, add it again" in text

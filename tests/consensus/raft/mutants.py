@@ -194,7 +194,7 @@ MUTANTS = (
     Mutant(
         "a vote alone is not synced",
         RAFT + "core:Core.take_ready",
-        "must_sync=bool(entries) or votes_changed or",
+        "must_sync=bool(entries) or promises_changed or",
         "must_sync=bool(entries) or",
         "raft.test_election:test_a_vote_survives_a_restart",
     ),
@@ -367,7 +367,7 @@ MUTANTS = (
     ),
     Mutant(
         "believes a snapshot that it has not checked",
-        DRIVER + "_settle",
+        DRIVER + "_newest_snapshot",
         "self.snapshots.verify(stored.raft)",
         "pass",
         "native.test_driver_recovery:test_a_damaged_snapshot_does_not_take_the_logs_place",
@@ -435,6 +435,48 @@ MUTANTS = (
         {"roll": False},
     ),
     Mutant(
+        "a damaged member votes",
+        RAFT + "election:handle_request_vote",
+        "free = free and not core.repairing",
+        "pass",
+        "native.test_repair:test_a_damaged_member_neither_votes_nor_campaigns_until_it_is_repaired",
+    ),
+    Mutant(
+        "a damaged member campaigns",
+        RAFT + "membership:may_campaign",
+        "if core.repairing:",
+        "if False:",
+        "native.test_repair:test_a_damaged_member_neither_votes_nor_campaigns_until_it_is_repaired",
+    ),
+    Mutant(
+        "a damaged member calls itself repaired by any entry",
+        RAFT + "core:Core.take_ready",
+        " > self.lost_term",
+        " > 0",
+        "native.test_repair:test_a_damaged_member_neither_votes_nor_campaigns_until_it_is_repaired",
+    ),
+    Mutant(
+        "a damaged member comes back in a term that it may have voted in",
+        STORAGE + "wal:WriteAheadLog.distrust",
+        "lost_term + 1, None",
+        "lost_term, None",
+        "native.test_repair:test_a_damaged_member_comes_back_in_a_term_of_which_it_promised_nothing",
+    ),
+    Mutant(
+        "forgets that it is damaged at its next start",
+        STORAGE + "records:encode",
+        "if record.lost_term:",
+        "if False:",
+        "native.test_repair:test_a_damaged_member_stays_so_across_restarts",
+    ),
+    Mutant(
+        "a damaged beginning makes the newest segment look unfinished",
+        STORAGE + "recovery:_chain",
+        "was_never_used(file, number)",
+        "synced_offset(file, number) is None",
+        "native.test_repair:test_no_damaged_page_goes_unnoticed",
+    ),
+    Mutant(
         "missing segments are not missed",
         STORAGE + "recovery:read_log",
         "if recovered.unsure:",
@@ -445,8 +487,8 @@ MUTANTS = (
     Mutant(
         "an unfinished segment is damage",
         STORAGE + "recovery:_chain",
-        "if not whole and not chain and synced_offset(file, number) is None:",
-        "if False:",
+        "was_never_used(file, number)",
+        "False",
         "storage.test_wal_crashes:"
         "test_every_crash_leaves_what_was_synced_and_whole_records_of_what_was_not",
         {"seed": 0},

@@ -20,6 +20,7 @@ SIMULATED = (
     "a vote alone is not synced",
     "the log is not synced",
     "the driver says what it must sync first",
+    "damage is cut as if it were torn",
 )
 """Mutants that the simulator must find as well; by hand it is let loose on all of them."""
 
