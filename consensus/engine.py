@@ -16,6 +16,7 @@ import attrs
 
 from consensus.errors import ConsensusError, Unsupported
 from consensus.statemachine import StateSnapshot
+from consensus.stats import EngineStats
 from consensus.types import (
     Committed,
     EngineStatus,
@@ -164,6 +165,10 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def watch_status(self) -> AsyncIterator[EngineStatus]:
         """Yield the status now, and again after each change of term, role, leader or members."""
+
+    def stats(self) -> EngineStats:
+        """Return what this engine has counted since it started, as it is now."""
+        return EngineStats()
 
     def compact(self) -> None:
         """Ask for a snapshot and a shorter log soon. A hint; returns at once."""

@@ -20,6 +20,7 @@ from typing import Any, Final
 import lmdb
 
 from consensus.statemachine import StateMachine, StateSnapshot
+from consensus.stats import Durations
 from consensus.types import Entry, Position
 from kvstore.applier import Applier
 from kvstore.defragment import Backlog, rewrite_steps
@@ -91,6 +92,8 @@ class KVStateMachine(StateMachine):
         self._applier = Applier(self.store, min_lease_ttl_s)
         self.lessor = self._applier.lessor
         self.alarms = self._applier.alarms
+        self.commits = Durations()
+        """How long commits of the database took."""
         self._changed_s = 0.0
         self._measure()
 
@@ -245,7 +248,12 @@ class KVStateMachine(StateMachine):
         Raises:
             StorageError: the disk refused.
         """
-        self.store.commit()
+        if self.store.dirty:
+            began = time.perf_counter()
+            self.store.commit()
+            self.commits.observe(time.perf_counter() - began)
+        else:
+            self.store.commit()
         self._measure()
 
     def tick(self) -> None:

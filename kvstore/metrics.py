@@ -6,6 +6,7 @@ themselves: nothing on a request's way pays for labels or locks.
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 from collections.abc import Callable, Iterable, Iterator
@@ -13,10 +14,16 @@ from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from consensus.stats import DURATION_BOUNDS_S, Durations
 from kvstore.errors import Code
 from kvstore.loopmonitor import LoopMonitor
 from kvstore.quota import DEFAULT_QUOTA_BYTES
@@ -60,6 +67,8 @@ class ServerCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Yield everything as it is now."""
         yield from self._raft()
+        yield from self._disk()
+        yield from self._peers()
         yield from self._store()
         yield from self._watch()
         yield from self._grpc()
@@ -117,6 +126,42 @@ class ServerCollector(Collector):
             "Which version is running. 1 for 'cluster_version' label with current cluster version",
             {"cluster_version": CLUSTER_VERSION},
         )
+
+    def _disk(self) -> Iterator[Metric]:
+        syncs = self._context.node.engine.stats().log_syncs
+        if syncs is not None:
+            yield histogram(
+                "etcd_disk_wal_fsync_duration_seconds",
+                "The latency distributions of fsync called by WAL.",
+                syncs,
+            )
+        yield histogram(
+            "etcd_disk_backend_commit_duration_seconds",
+            "The latency distributions of commit called by backend.",
+            self._context.machine.commits,
+        )
+
+    def _peers(self) -> Iterator[Metric]:
+        sent = CounterMetricFamily(
+            "etcd_network_peer_sent_bytes",
+            "The total number of bytes sent to peers.",
+            labels=["To"],
+        )
+        failed = CounterMetricFamily(
+            "etcd_network_peer_sent_failures",
+            "The total number of send failures to peers.",
+            labels=["To"],
+        )
+        received = CounterMetricFamily(
+            "etcd_network_peer_received_bytes",
+            "The total number of bytes received from peers.",
+            labels=["From"],
+        )
+        for node, traffic in self._context.node.engine.stats().peers.items():
+            sent.add_metric([node], traffic.sent_bytes)
+            failed.add_metric([node], traffic.send_failures)
+            received.add_metric([node], traffic.received_bytes)
+        yield from (sent, failed, received)
 
     def _store(self) -> Iterator[Metric]:
         machine = self._context.machine
@@ -232,6 +277,15 @@ def gauge(name: str, text: str, value: float) -> Metric:
 def counter(name: str, text: str, value: float) -> Metric:
     """Return a counter; its sample is named ``name`` + "_total"."""
     return CounterMetricFamily(name, text, value=float(value))
+
+
+def histogram(name: str, text: str, durations: Durations) -> Metric:
+    """Return a histogram of seconds."""
+    total, buckets = 0, []
+    for bound, count in zip((*DURATION_BOUNDS_S, math.inf), durations.counts, strict=True):
+        total += count
+        buckets.append(("+Inf" if bound == math.inf else f"{bound:g}", float(total)))
+    return HistogramMetricFamily(name, text, buckets=buckets, sum_value=durations.sum_s)
 
 
 def labelled(name: str, text: str, labels: dict[str, str]) -> Metric:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import abc
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from consensus.stats import Durations
 
 
 class File(abc.ABC):
@@ -68,8 +71,9 @@ class FileSystem(abc.ABC):
 class RealFile(File):
     """A file of the operating system."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, syncs: Durations | None = None) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._syncs = syncs
 
     def read(self, offset: int, size: int) -> bytes:
         """Read at an offset."""
@@ -85,7 +89,10 @@ class RealFile(File):
 
     def sync(self) -> None:
         """``fdatasync``: data, and what of the metadata is needed to read it."""
+        began = time.perf_counter()
         os.fdatasync(self._fd)
+        if self._syncs is not None:
+            self._syncs.observe(time.perf_counter() - began)
 
     def size(self) -> int:
         """Length in bytes."""
@@ -107,15 +114,21 @@ class RealFile(File):
 
 
 class RealFileSystem(FileSystem):
-    """One directory of the operating system, made where it is missing."""
+    """One directory of the operating system, made where it is missing.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: where.
+        syncs: where to count how long syncs of its files take; None: nowhere.
+    """
+
+    def __init__(self, directory: Path, syncs: Durations | None = None) -> None:
         self.directory = directory
+        self._syncs = syncs
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def open(self, name: str) -> File:
         """Open a file of this directory."""
-        return RealFile(self.directory / name)
+        return RealFile(self.directory / name, self._syncs)
 
     def names(self) -> Sequence[str]:
         """Names, sorted."""

@@ -113,6 +113,7 @@ class MaintenanceService:
             response = await self._context.read(request, Consistency.LINEARIZABLE)
         else:
             response = await self._context.propose(Command(alarm=request))
+        response.header.CopyFrom(self._context.header())
         return response
 
     async def hash(self, _: pb.HashRequest, __: Call) -> pb.HashResponse:
