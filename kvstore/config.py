@@ -20,7 +20,7 @@ from kvstore.flags import FLAGS, KNOWN, Support
 from kvstore.goflags import UsageError, parse_duration_s, parse_flags, unknown_flag
 from kvstore.urls import Url, check_can_bind, parse_urls
 
-ENGINES: Final = ("pysyncobj", "native", "local")
+ENGINES: Final = ("native", "pysyncobj", "local")
 ELECTION_TIMEOUT_MAX_MS: Final = 50_000
 ELECTION_PER_HEARTBEAT: Final = 5
 QUOTA_DEFAULT_BYTES: Final = 2 * 1024**3

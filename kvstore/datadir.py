@@ -19,19 +19,30 @@ FORMAT_VERSION: Final = 1
 DIRECTORY_MODE: Final = 0o700
 
 
+class WrongEngine(StorageError):
+    """The log in a data directory is another engine's."""
+
+    def __init__(self, path: Path, found: str, wanted: str) -> None:
+        super().__init__(
+            f"data directory {path} was written by --engine {found}, and this member is to run on "
+            f"--engine {wanted}"
+        )
+        self.path, self.found, self.wanted = path, found, wanted
+
+
 class DataDirectory:
     """An open, locked data directory.
 
     Args:
         path: where; made if it is not there.
         identity: who wants to use it.
-        name: this member's name.
+        engine: the engine that is to run on it; None where any log in it will do.
 
     Raises:
         StorageError: locked by a live process, another cluster's or member's, or unusable.
     """
 
-    def __init__(self, path: Path, identity: Identity, name: str) -> None:
+    def __init__(self, path: Path, identity: Identity, *, engine: str | None) -> None:
         self.path = path
         self._member = path / "member"
         try:
@@ -45,9 +56,11 @@ class DataDirectory:
             ) from None
         try:
             self._acquire()
-            self._check_owner(identity, name)
-            self.db.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
-            self.engine.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+            self._check_owner(identity)
+            if engine is not None:
+                self._check_engine(engine)
+                self.db.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+                self.engine.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
         except OSError as error:
             os.close(self._lock)
             raise StorageError(f"cannot use data directory {path}: {error.strerror}") from None
@@ -64,6 +77,10 @@ class DataDirectory:
     def engine(self) -> Path:
         """Where the engine keeps its log."""
         return self._member / "engine"
+
+    def sync(self) -> None:
+        """Make renames inside durable."""
+        _sync(self._member)
 
     def close(self) -> None:
         """Let another process use the directory."""
@@ -82,13 +99,13 @@ class DataDirectory:
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
-    def _check_owner(self, identity: Identity, name: str) -> None:
+    def _check_owner(self, identity: Identity) -> None:
         path = self._member / "identity.json"
         ours = {
             "format_version": FORMAT_VERSION,
             "cluster_id": f"{identity.cluster_id:x}",
             "member_id": f"{identity.member_id:x}",
-            "name": name,
+            "name": identity.name,
         }
         try:
             text = path.read_text()
@@ -118,9 +135,20 @@ class DataDirectory:
             raise StorageError(
                 f"data directory {self.path} belongs to member {found.get('name')!r} (ID "
                 f"{found.get('member_id')}) of cluster {found.get('cluster_id')}, but the settings "
-                f"make this member {name!r} (ID {ours['member_id']}) of cluster "
+                f"make this member {identity.name!r} (ID {ours['member_id']}) of cluster "
                 f"{ours['cluster_id']}; check --data-dir, --name, --initial-cluster and "
                 "--initial-cluster-token"
+            )
+
+    def _check_engine(self, engine: str) -> None:
+        found = engine_in(self.engine)
+        if found and found != engine:
+            raise WrongEngine(self.path, found, engine)
+        ready = self.engine.with_name(f"engine.{engine}")
+        if not self.engine.exists() and ready.exists():
+            raise StorageError(
+                f"data directory {self.path}: its conversion to {engine} was interrupted; run "
+                f"`kvstore convert --to {engine}` with this member's flags again to finish it"
             )
 
     def _write(self, path: Path, text: str) -> None:
@@ -131,8 +159,32 @@ class DataDirectory:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        _sync(path.parent)
+
+
+def engine_in(directory: Path) -> str:
+    """Return which engine wrote the log in an engine's directory; "" where there is none yet.
+
+    Raises:
+        StorageError: what it says of itself cannot be read.
+    """
+    path = directory / "identity.json"
+    try:
+        found = json.loads(path.read_text())
+        return str(found["engine"])
+    except FileNotFoundError:
+        return ""
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise StorageError(
+            f"{path} cannot be read: {error}. If the other members run, move the data directory "
+            "away, remove this member and add it again; a member that is alone must restore the "
+            "file from a copy"
+        ) from None
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -3,34 +3,50 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from consensus.engine import Engine
 from consensus.engines.local import LocalEngine
 from consensus.engines.native import NativeEngine
+from consensus.engines.native.bootstrap import from_backup, write_beginning
 from consensus.engines.pysyncobj import PySyncObjEngine
+from consensus.engines.pysyncobj.bootstrap import write_base
 from consensus.errors import ConfigError
 from consensus.peerdial import PEER_DIAL_VARIABLE, read_peer_dial
 from kvstore.config import ServerConfig
+from kvstore.identity import Identity, node_of
 
 
-def build_engine(config: ServerConfig, directory: Path) -> Engine:
+def build_engine(config: ServerConfig, identity: Identity, directory: Path) -> Engine:
     """Return the engine, not yet started.
 
     Args:
         config: the server's settings.
+        identity: this member's and the founding members' IDs.
         directory: where the engine keeps its log.
 
     Raises:
         ConfigError: an address or the password file cannot be used.
     """
     if config.engine == "local":
-        return LocalEngine(config.name)
-    members = {name: urls[0].address for name, urls in config.initial_cluster.items()}
-    dial = read_peer_dial(os.environ.get(PEER_DIAL_VARIABLE, ""), members)
+        return LocalEngine(identity.node_id)
+    founders = identity.founders.values()
+    members = {node_of(founder.id): founder.address for founder in founders}
+    nodes = {founder.name: node_of(founder.id) for founder in founders}
+    dialled = read_peer_dial(
+        os.environ.get(PEER_DIAL_VARIABLE, ""),
+        {founder.name: founder.address for founder in founders},
+    )
+    dial = {nodes[name]: address for name, address in dialled.items()}
     if config.engine == "native":
+        if config.peer_password_file is not None:
+            raise ConfigError(
+                "--peer-password-file is for --engine pysyncobj; between native members nothing is "
+                "encrypted yet: let them talk over a private network or a tunnel"
+            )
         return NativeEngine(
-            config.name,
+            identity.node_id,
             members,
             directory,
             cluster=config.cluster_token,
@@ -41,7 +57,7 @@ def build_engine(config: ServerConfig, directory: Path) -> Engine:
             dial=dial,
         )
     return PySyncObjEngine(
-        config.name,
+        identity.node_id,
         members,
         directory,
         listen=config.peer_urls[0].address,
@@ -51,6 +67,25 @@ def build_engine(config: ServerConfig, directory: Path) -> Engine:
         snapshot_entries=max(2, config.snapshot_count),
         dial=dial,
     )
+
+
+def seed_engine(
+    config: ServerConfig, identity: Identity, directory: Path, chunks: Iterable[bytes]
+) -> None:
+    """Make a new engine's directory begin with a backup; every member gets the same.
+
+    Raises:
+        ConfigError: this engine keeps nothing on disk.
+        StorageError, OSError: it cannot be written. What ``chunks`` raises passes through.
+    """
+    members = sorted(map(node_of, identity.founders))
+    if config.engine == "native":
+        beginning = from_backup(members, chunks)
+        write_beginning(directory, config.cluster_token, identity.node_id, beginning)
+    elif config.engine == "pysyncobj":
+        write_base(directory, members, chunks)
+    else:
+        raise ConfigError(f"--engine {config.engine} keeps no log on disk to restore into")
 
 
 def read_password(path: Path | None) -> str | None:

@@ -159,6 +159,9 @@ TIMEOUT_CONNECTION_LOST: Final = Status(
 TIMEOUT_WAIT_APPLIED: Final = Status(
     Code.UNAVAILABLE, "etcdserver: request timed out, waiting for the applied index took too long"
 )
+TIMEOUT_LEADER_TRANSFER: Final = Status(
+    Code.UNKNOWN, "etcdserver: request timed out, leader transfer took too long"
+)
 UNHEALTHY_CLUSTER: Final = Status(Code.UNAVAILABLE, "etcdserver: unhealthy cluster")
 CORRUPT: Final = Status(Code.DATA_LOSS, "etcdserver: corrupt cluster")
 RPC_NOT_SUPPORTED_FOR_LEARNER: Final = Status(

@@ -195,10 +195,11 @@ USED: Final = (
     Flag("h", False, "bool", RAFTYARD, ""),
     Flag(
         "engine",
-        "pysyncobj",
+        "native",
         "string",
         RAFTYARD,
-        "how to replicate: pysyncobj; native (our own Raft, new: see the README); "
+        "how to replicate: native (our own Raft, on disk before anything is acknowledged); "
+        "pysyncobj (see the README for what it can lose); "
         "local (one member, in memory: nothing survives a stop)",
     ),
     Flag(

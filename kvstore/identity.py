@@ -1,7 +1,11 @@
 """Member and cluster IDs by etcd's formula, so that tools which compute them agree.
 
-A member's ID is the first 8 bytes of the SHA-1 of its sorted peer URLs and the cluster token; a
-cluster's is the same of the sorted member IDs.
+A member's ID is the first 8 bytes of the SHA-1 of its sorted peer URLs and the cluster token (and,
+for a member that is added to a running cluster, the time); a cluster's is the same of the sorted
+IDs of the members that it began with.
+
+An engine knows a member by the text of its ID: a name is only an attribute, which nobody knows yet
+when a member is added, and which need not be unique.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
+from consensus.types import NodeId
 from kvstore.urls import Url
 
 
@@ -18,9 +23,15 @@ def _first_8_bytes(data: bytes) -> int:
     return int.from_bytes(hashlib.sha1(data, usedforsecurity=False).digest()[:8], "big")
 
 
-def member_id(peer_urls: Iterable[str], token: str) -> int:
-    """Return the ID of the member with these peer URLs in the cluster with this token."""
-    return _first_8_bytes(("".join(sorted(peer_urls)) + token).encode())
+def member_id(peer_urls: Iterable[str], token: str, added_s: int | None = None) -> int:
+    """Return the ID of the member with these peer URLs in the cluster with this token.
+
+    Args:
+        added_s: when it was added to a running cluster, in whole seconds since the epoch; None for
+            a member that the cluster began with.
+    """
+    added = "" if added_s is None else str(added_s)
+    return _first_8_bytes(("".join(sorted(peer_urls)) + token + added).encode())
 
 
 def cluster_id(member_ids: Iterable[int]) -> int:
@@ -28,33 +39,49 @@ def cluster_id(member_ids: Iterable[int]) -> int:
     return _first_8_bytes(b"".join(number.to_bytes(8, "big") for number in sorted(member_ids)))
 
 
+def node_of(id: int) -> NodeId:
+    """Return what engines call the member with this ID: hexadecimal text, as etcd prints it."""
+    return f"{id:x}"
+
+
+def id_of(node: NodeId | None) -> int:
+    """Return the ID of the member that an engine knows as ``node``; 0 for None (as etcd reports
+    "no leader")."""
+    return 0 if node is None else int(node, 16)
+
+
 @attrs.frozen(slots=True)
-class MemberInfo:
-    """One configured member."""
+class Founder:
+    """A member that the cluster began with, as ``--initial-cluster`` names it."""
 
     id: int
     name: str
     peer_urls: tuple[str, ...]
+    address: str
 
 
 @attrs.frozen(slots=True)
 class Identity:
-    """Who this process is: its cluster's ID, its own, and all members by name."""
+    """Who this process is: its cluster's ID, its own, its name, and whom the settings name."""
 
     cluster_id: int
     member_id: int
-    members: Mapping[str, MemberInfo]
+    name: str
+    founders: Mapping[int, Founder]
 
-    def id_of(self, name: str | None) -> int:
-        """Return a member's ID by its name, 0 for none (as etcd reports "no leader")."""
-        member = self.members.get(name) if name is not None else None
-        return member.id if member is not None else 0
+    @property
+    def node_id(self) -> NodeId:
+        """The name by which engines know this member."""
+        return node_of(self.member_id)
 
 
 def identify(initial_cluster: Mapping[str, Sequence[Url]], name: str, token: str) -> Identity:
     """Return the identity of member ``name`` in a cluster that begins with these members."""
-    members = {}
+    founders = {}
     for member, urls in initial_cluster.items():
         texts = tuple(sorted(url.text for url in urls))
-        members[member] = MemberInfo(member_id(texts, token), member, texts)
-    return Identity(cluster_id(member.id for member in members.values()), members[name].id, members)
+        founder = Founder(member_id(texts, token), member, texts, urls[0].address)
+        founders[founder.id] = founder
+        if member == name:
+            own = founder
+    return Identity(cluster_id(founders), own.id, name, founders)

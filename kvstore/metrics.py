@@ -84,7 +84,16 @@ class ServerCollector(Collector):
             engine.leader is not None,
         )
         yield gauge("etcd_server_is_leader", "Whether or not this member is a leader.", leads)
-        yield gauge("etcd_server_is_learner", "Whether or not this member is a learner.", False)
+        yield gauge(
+            "etcd_server_is_learner",
+            "Whether or not this member is a learner.",
+            self._context.is_learner,
+        )
+        yield gauge(
+            "etcd_server_learner_promote_successes",
+            "The total number of successful learner promotions while this member is leader.",
+            self._context.learners_promoted,
+        )
         yield counter(
             "etcd_server_leader_changes_seen",
             "The number of leader changes seen.",

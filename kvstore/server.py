@@ -42,6 +42,7 @@ from kvstore.rpc.grpc_asgi import GrpcApp
 from kvstore.rpc.health import HealthService
 from kvstore.rpc.http import HttpEndpoints
 from kvstore.rpc.kv import KVService
+from kvstore.rpc.learners import refusing_learners
 from kvstore.rpc.lease import LeaseService
 from kvstore.rpc.maintenance import MaintenanceService
 from kvstore.rpc.outcomes import status_of
@@ -102,7 +103,7 @@ class Server:
             ConfigError: an address cannot be used.
         """
         config = self.config
-        self._directory = DataDirectory(config.data_dir, self.identity, config.name)
+        self._directory = DataDirectory(config.data_dir, self.identity, engine=config.engine)
         client_sockets = self._bind(config.client_urls, "listen-client-urls")
         metrics_sockets = self._bind(config.metrics_urls, "listen-metrics-urls")
         self.machine = KVStateMachine(
@@ -110,7 +111,7 @@ class Server:
             quota_bytes=config.quota_bytes,
             min_lease_ttl_s=math.ceil(1.5 * config.election_timeout_ms / 1000),
         )
-        engine = build_engine(config, self._directory.engine)
+        engine = build_engine(config, self.identity, self._directory.engine)
         self.node = Node(self.machine, engine, answer=self._answer)
         self.leases = LeaseExpiry(
             self.machine,
@@ -123,7 +124,6 @@ class Server:
             self.node,
             self.machine,
             self.identity,
-            config.name,
             request_timeout_s=config.request_timeout_s,
             max_request_bytes=config.max_request_bytes,
             max_txn_ops=config.max_txn_ops,
@@ -208,17 +208,16 @@ class Server:
         watch = WatchService(
             hub, self.leader_guard, progress_interval_s=config.progress_notify_interval_s
         )
-        registry = Registry(
-            (
-                *KVService(context).methods(),
-                *watch.methods(),
-                *LeaseService(context, self.leader_guard).methods(),
-                *ClusterService(context).methods(),
-                *MaintenanceService(context, self._directory.db).methods(),
-                *HealthService().methods(),
-                *absent_methods(),
-            )
+        methods = (
+            *KVService(context).methods(),
+            *watch.methods(),
+            *LeaseService(context, self.leader_guard).methods(),
+            *ClusterService(context).methods(),
+            *MaintenanceService(context, self._directory.db).methods(),
+            *HealthService().methods(),
+            *absent_methods(),
         )
+        registry = Registry(refusing_learners(methods, lambda: context.is_learner))
         self.grpc = GrpcApp(registry, config.max_request_bytes, status_of)
         if config.gateway:
             self._gateway = Gateway(registry, config.max_request_bytes, status_of)
@@ -233,7 +232,7 @@ class Server:
         """Keep the term of response headers, and say who leads."""
         leader: str | None = None
         async for status in self.node.watch_status():
-            self.context.saw_term(status.term)
+            self.context.observe(status)
             self.leader_guard.observe(status)
             self.leases.observe(status)
             if status.leader != leader:
@@ -294,7 +293,7 @@ class Server:
                     patience_ends = float("inf")
                     log.warning(
                         "waiting for a majority of the members",
-                        members=list(self.identity.members),
+                        members=[founder.name for founder in self.identity.founders.values()],
                         reason=str(error),
                     )
             await asyncio.sleep(RETRY_S)

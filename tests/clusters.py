@@ -41,7 +41,7 @@ class Program:
     ends_with: signal.Signals = signal.SIGTERM
 
     @classmethod
-    def kvstore(cls, engine: str = "pysyncobj") -> Program:
+    def kvstore(cls, engine: str = "native") -> Program:
         """Our server, run by this Python."""
         return cls("kvstore", (sys.executable, "-m", "kvstore.cli.server", "--engine", engine))
 

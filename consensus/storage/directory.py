@@ -94,10 +94,14 @@ class DataDirectory:
             return mine
         try:
             found: Any = json.loads(path.read_text())
+            if not isinstance(found, dict) or not isinstance(found.get(_INCARNATION, 0), int):
+                raise ValueError("it does not say whose data these are")
         except ValueError as error:
-            raise StorageError(f"{path} cannot be read: {error}") from None
-        if not isinstance(found, dict) or not isinstance(found.get(_INCARNATION, 0), int):
-            raise StorageError(f"{path} cannot be read: it does not say whose data these are")
+            raise StorageError(
+                f"{path} cannot be read: {error}. If the other members run, restore it from a "
+                f"copy, or move {self.path} away, remove this member from the group and add it "
+                "again; a member that is alone must restore it from a copy"
+            ) from None
         for name, value in mine.items():
             if found.get(name) != value:
                 raise StorageError(self._refusal(name, found.get(name), value))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import ssl
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -107,7 +108,7 @@ class TcpTransport:
             )
         except OSError as error:
             raise ConfigError(
-                f"cannot listen for peers on {self._config.listen}: {error.strerror or error}; "
+                f"cannot listen for peers on {self._config.listen}: {_reason(error)}; "
                 "is another member running with this address?"
             ) from error
         for peer, address in addresses.items():
@@ -347,6 +348,11 @@ class _Peer:
         frames, self._queue = self._queue, []
         if self.writer is not None and not self.writer.is_closing():
             self.writer.write(b"".join(frames))
+
+
+def _reason(error: OSError) -> str:
+    """What the system says; asyncio's own text of a failed bind repeats the address."""
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 async def _read_envelope(reader: asyncio.StreamReader) -> wire.Envelope:

@@ -14,7 +14,9 @@ import uvloop
 
 from consensus.errors import ConfigError, ConsensusError, StorageError
 from kvstore.cli.server_help import help_text
-from kvstore.config import Given, ServerConfig, gather, resolve
+from kvstore.config import Given, ServerConfig, gather, load, resolve
+from kvstore.conversion import convert, how_to_move
+from kvstore.datadir import WrongEngine
 from kvstore.goflags import UsageError
 from kvstore.logs import configure_logs
 from kvstore.server import Server
@@ -34,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Do what the command line says and return the exit status."""
+    if arguments and arguments[0] == "convert":
+        return run_convert(arguments[1:])
     try:
         given = gather(arguments, os.environ)
         if given["version"]:
@@ -51,6 +55,27 @@ def run(arguments: Sequence[str]) -> int:
         complain(str(error))
         return EXIT_FAILED
     return serve(config, given)
+
+
+def run_convert(arguments: Sequence[str]) -> int:
+    """``kvstore convert --to ENGINE`` with a member's flags; return the exit status."""
+    words = ["--engine" + word[len("--to") :] if _is_to(word) else word for word in arguments]
+    if not any(map(_is_to, arguments)):
+        complain("convert: say to which engine, for instance: kvstore convert --to native")
+        return EXIT_USAGE
+    try:
+        print(convert(load(words)))
+    except UsageError as error:
+        complain(f"{error}\nRun `kvstore --help` for all flags.")
+        return EXIT_USAGE
+    except (ConfigError, StorageError) as error:
+        complain(str(error))
+        return EXIT_FAILED
+    return 0
+
+
+def _is_to(word: str) -> bool:
+    return word == "--to" or word.startswith("--to=")
 
 
 def complain(text: str) -> None:
@@ -95,6 +120,9 @@ async def _serve(config: ServerConfig) -> int:
         log.info("stopping before the start was over", signal=stopping.result())
         starting.cancel()
         await asyncio.wait({starting})
+    except WrongEngine as error:
+        complain(f"{error}: {how_to_move(error.path, error.found, error.wanted)}")
+        return EXIT_FAILED
     except (ConfigError, StorageError) as error:
         complain(str(error))
         return EXIT_FAILED

@@ -25,10 +25,13 @@ addresses differ):
     --listen-peer-urls http://10.0.1.10:2380 --initial-advertise-peer-urls http://10.0.1.10:2380 \\
     --listen-client-urls http://10.0.1.10:2379,http://127.0.0.1:2379 \\
     --advertise-client-urls http://10.0.1.10:2379 \\
-    --peer-password-file /etc/kvstore/peer-password \\
     --initial-cluster infra0=http://10.0.1.10:2380,infra1=http://10.0.1.11:2380,\
 infra2=http://10.0.1.12:2380 \\
     --initial-cluster-state new
+
+A data directory that was written on another engine, with the member stopped:
+
+  kvstore convert --to native --data-dir infra0.etcd (and the member's other flags)
 
 Flags are etcd's: one dash or two, `--flag value` or `--flag=value`. Each can be set as an
 environment variable (--data-dir is ETCD_DATA_DIR); flags win. With --config-file FILE (YAML, the

@@ -74,6 +74,22 @@ MEMBER_LIST: Final = Rpc(
     repeatable=True,
 )
 
+MEMBER_ADD: Final = Rpc(
+    "/etcdserverpb.Cluster/MemberAdd", pb.MemberAddRequest, pb.MemberAddResponse
+)
+MEMBER_REMOVE: Final = Rpc(
+    "/etcdserverpb.Cluster/MemberRemove", pb.MemberRemoveRequest, pb.MemberRemoveResponse
+)
+MEMBER_UPDATE: Final = Rpc(
+    "/etcdserverpb.Cluster/MemberUpdate", pb.MemberUpdateRequest, pb.MemberUpdateResponse
+)
+MEMBER_PROMOTE: Final = Rpc(
+    "/etcdserverpb.Cluster/MemberPromote", pb.MemberPromoteRequest, pb.MemberPromoteResponse
+)
+MOVE_LEADER: Final = Rpc(
+    "/etcdserverpb.Maintenance/MoveLeader", pb.MoveLeaderRequest, pb.MoveLeaderResponse
+)
+
 ALARM: Final = Rpc(
     "/etcdserverpb.Maintenance/Alarm", pb.AlarmRequest, pb.AlarmResponse, repeatable=True
 )

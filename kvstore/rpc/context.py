@@ -15,10 +15,11 @@ from google.protobuf.message import Message
 
 from consensus.errors import ConsensusError
 from consensus.node import Node
-from consensus.types import Consistency
+from consensus.types import Consistency, EngineStatus
 from kvstore.errors import REQUEST_TOO_LARGE, EtcdError, Status
 from kvstore.identity import Identity
 from kvstore.machine import KVStateMachine
+from kvstore.members import MemberInfo, current_members
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.pb.command_pb2 import Command
 
@@ -32,8 +33,7 @@ class ServerContext:
     Args:
         node: replicates and applies.
         machine: the node's machine, for what only this member answers.
-        identity: IDs of cluster and members.
-        name: this member's name.
+        identity: IDs of the cluster and of this member.
         request_timeout_s: how long a request may wait for the cluster, in seconds.
         max_request_bytes: greatest command, in bytes.
         max_txn_ops: most operations in one transaction.
@@ -44,7 +44,6 @@ class ServerContext:
         node: Node,
         machine: KVStateMachine,
         identity: Identity,
-        name: str,
         *,
         request_timeout_s: float,
         max_request_bytes: int,
@@ -53,13 +52,23 @@ class ServerContext:
         self.node = node
         self.machine = machine
         self.identity = identity
-        self.name = name
         self.request_timeout_s = request_timeout_s
         self.max_request_bytes = max_request_bytes
         self.max_txn_ops = max_txn_ops
         self.term = 0
+        self.is_learner = False
+        """Whether this member only listens; see ``observe``."""
         self.proposals_failed = 0
         """Proposals that were dropped, or whose outcome is unknown."""
+        self.learners_promoted = 0
+        """Learners that became voters on request of this member's clients."""
+
+    def observe(self, status: EngineStatus) -> None:
+        """Take note of a new status. Call it for each that ``Node.watch_status`` yields."""
+        self.saw_term(status.term)
+        self.is_learner = any(
+            member.learner and member.id == status.node_id for member in status.members
+        )
 
     def saw_term(self, term: int) -> None:
         """Note the newest term: headers must never show an older one again."""
@@ -79,6 +88,11 @@ class ServerContext:
             revision=self.machine.store.current_revision if revision is None else revision,
             raft_term=self.term,
         )
+
+    def members(self) -> dict[int, MemberInfo]:
+        """Return the cluster's members by ID, as this member knows them now."""
+        status = self.node.status().engine
+        return current_members(status, self.machine, self.identity.founders)
 
     async def propose(self, command: Command) -> Any:
         """Replicate a command; return what applying it here returned, its header filled in.

@@ -184,8 +184,7 @@ class HttpEndpoints:
             raise CheckFailed("alarm activated: CORRUPT")
 
     async def _non_learner(self) -> None:
-        status = self._context.node.status().engine
-        if any(member.learner and member.id == status.node_id for member in status.members):
+        if self._context.is_learner:
             raise CheckFailed("the member is a learner")
 
 

@@ -8,9 +8,17 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from consensus.errors import StorageError
+from consensus.errors import BadTransferTarget, NotLeader, ProposalDropped, StorageError
 from consensus.types import Consistency
-from kvstore.errors import Code, EtcdError, Status
+from kvstore.errors import (
+    BAD_LEADER_TRANSFEREE,
+    NOT_LEADER,
+    TIMEOUT_LEADER_TRANSFER,
+    Code,
+    EtcdError,
+    Status,
+)
+from kvstore.identity import id_of, node_of
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.pb.command_pb2 import Command
 from kvstore.quota import DEFAULT_QUOTA_BYTES
@@ -48,7 +56,6 @@ class MaintenanceService:
         def unary(name: str, request: Any, response: Any, handler: Any) -> Method:
             return Method(SERVICE, name, request, response, Kind.UNARY, handler)
 
-        later = "etcdserver: {} is not implemented: the engine cannot {}"
         return [
             unary("Status", pb.StatusRequest, pb.StatusResponse, self.status),
             unary("Alarm", pb.AlarmRequest, pb.AlarmResponse, self.alarm),
@@ -63,21 +70,14 @@ class MaintenanceService:
                 Kind.SERVER_STREAM,
                 self.snapshot,
             ),
-            unimplemented(
-                SERVICE,
-                "MoveLeader",
-                pb.MoveLeaderRequest,
-                pb.MoveLeaderResponse,
-                Kind.UNARY,
-                later.format("MoveLeader", "hand leadership over"),
-            ),
+            unary("MoveLeader", pb.MoveLeaderRequest, pb.MoveLeaderResponse, self.move_leader),
             unimplemented(
                 SERVICE,
                 "Downgrade",
                 pb.DowngradeRequest,
                 pb.DowngradeResponse,
                 Kind.UNARY,
-                later.format("Downgrade", "run another version's format"),
+                "etcdserver: Downgrade is not implemented: there is one version of the format",
             ),
         ]
 
@@ -90,10 +90,11 @@ class MaintenanceService:
             header=context.header(),
             version=ETCD_VERSION,
             dbSize=machine.db_size,
-            leader=context.identity.id_of(status.engine.leader),
+            leader=id_of(status.engine.leader),
             raftIndex=status.engine.commit_index,
             raftTerm=status.engine.term,
             raftAppliedIndex=status.applied_index,
+            isLearner=context.is_learner,
             dbSizeInUse=machine.db_size_in_use,
             storageVersion=STORAGE_VERSION,
             dbSizeQuota=machine.quota_bytes or DEFAULT_QUOTA_BYTES,
@@ -141,6 +142,26 @@ class MaintenanceService:
         except StorageError as error:
             raise EtcdError(Status(Code.UNKNOWN, f"etcdserver: {error}")) from error
         return pb.DefragmentResponse()
+
+    async def move_leader(self, request: pb.MoveLeaderRequest, _: Call) -> pb.MoveLeaderResponse:
+        """Hand leadership to another member; ask the leader for it."""
+        context = self._context
+        if id_of(context.node.status().engine.leader) != context.identity.member_id:
+            raise EtcdError(NOT_LEADER)
+        if request.targetID == context.identity.member_id:
+            return pb.MoveLeaderResponse()
+        target = context.members().get(request.targetID)
+        if target is None or target.learner:
+            raise EtcdError(BAD_LEADER_TRANSFEREE)
+        try:
+            await context.node.transfer_leadership(node_of(target.id), context.request_timeout_s)
+        except BadTransferTarget as error:
+            raise EtcdError(BAD_LEADER_TRANSFEREE) from error
+        except NotLeader as error:
+            raise EtcdError(NOT_LEADER) from error
+        except ProposalDropped as error:
+            raise EtcdError(TIMEOUT_LEADER_TRANSFER) from error
+        return pb.MoveLeaderResponse()
 
     async def snapshot(self, stream: Stream[pb.SnapshotRequest]) -> None:
         """Stream the store as it is now; see ``kvstore.snapshot_file`` for the form."""

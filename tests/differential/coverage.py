@@ -46,8 +46,8 @@ REQUIRED_ERRORS: Final = (
 """Every status and text that a healthy cluster of 3.4 can answer to what is sent here."""
 
 _AUTH: Final = "the Auth service is not there yet"
-_MEMBERS: Final = "changes of members are not there yet"
-_LEADERSHIP: Final = "MoveLeader is not there yet"
+_MEMBERS: Final = "changes members, which would end the comparison: own tests meet it"
+_LEADERSHIP: Final = "moves leadership: tests with etcdctl meet it"
 _DOWNGRADE: Final = "Downgrade is not there yet"
 _FAULT: Final = "needs a fault: tests of chaos and of the server meet it"
 _NEWER: Final = "etcd 3.4 does not have it: tests of kvstore alone meet it"
@@ -88,6 +88,7 @@ NOT_REACHED: Final[dict[str, str]] = {
     "etcdserver: revision of auth store is old": _AUTH,
     "etcdserver: not leader": _LEADERSHIP,
     "etcdserver: bad leader transferee": _LEADERSHIP,
+    "etcdserver: request timed out, leader transfer took too long": _FAULT,
     "etcdserver: no leader": _FAULT,
     "etcdserver: leader changed": _FAULT,
     "etcdserver: server stopped": _FAULT,

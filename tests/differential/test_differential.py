@@ -27,6 +27,7 @@ from tests.interop import require_program
 
 SEED = 20260727
 OPERATIONS = 20_000
+SAMPLE_OPERATIONS = 2_000
 CONTROL_OPERATIONS = 1_500
 LIES = MISMATCHES_MAX - 1
 
@@ -66,6 +67,13 @@ async def test_kvstore_answers_as_etcd_does(oracle: list[str], tmp_path: Path) -
     rare |= {"invalid sort option": report.explained["invalid_sort_option"]}
     missed = {name: count for name, count in rare.items() if count < HITS_MIN}
     assert not missed, f"met fewer than {HITS_MIN} times: {missed}"
+
+
+async def test_on_pysyncobj(oracle: list[str], tmp_path: Path) -> None:
+    with Cluster(Program.kvstore("pysyncobj"), tmp_path / "kvstore") as subject:
+        report = await compare(oracle, subject.endpoints, Generator(SEED), SAMPLE_OPERATIONS)
+    assert not report.mismatches, f"\n{report.text()}"
+    assert report.operations >= SAMPLE_OPERATIONS
 
 
 @pytest.mark.slow

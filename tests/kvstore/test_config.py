@@ -33,7 +33,7 @@ def test_defaults_are_etcds() -> None:
     assert found.snapshot_count == 10_000
     assert found.request_timeout_s == 7.0
     assert not found.auto_compaction.enabled
-    assert found.engine == "pysyncobj"
+    assert found.engine == "native"
     assert found.warnings == ()
 
 
@@ -106,7 +106,7 @@ def test_wrong_command_lines(words: tuple[str, ...], text: str) -> None:
             "belongs to both default and b",
         ),
         (("--initial-cluster-state", "old"), "unexpected value 'old'; one of new, existing"),
-        (("--engine", "raft"), "one of pysyncobj, native, local"),
+        (("--engine", "raft"), "one of native, pysyncobj, local"),
         (("--log-level", "loud"), "--log-level: unexpected value"),
         (("--max-txn-ops", "0"), "must be at least 1"),
         (("--auto-compaction-retention", "often"), "expected hours, or a duration"),

@@ -12,11 +12,13 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import attrs
 import pytest
 
-from consensus.engine import Fault
+from consensus.engine import Capabilities, Fault
+from consensus.engines.native import NativeEngine
 from consensus.engines.pysyncobj.engine import CAPABILITIES
 from kvstore.client import AsyncClient, EtcdError, KeyValue, OutcomeUnknown
 from tests.clusters import Cluster, Member, Program
@@ -61,16 +63,34 @@ class Found:
         return not (self.lost or self.moved or self.invented)
 
 
+DECLARED = {
+    "native": NativeEngine("a", {"a": "127.0.0.1:1"}, Path()).capabilities,
+    "pysyncobj": CAPABILITIES,
+}
+
+
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with Cluster(Program.kvstore(), tmp_path_factory.mktemp("durable")) as running:
+def engine(request: pytest.FixtureRequest) -> str:
+    """The engine below, native where a test does not say otherwise."""
+    return getattr(request, "param", "native")
+
+
+@pytest.fixture(scope="module")
+def declared(engine: str) -> Capabilities:
+    """What the engine promises."""
+    return DECLARED[engine]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Iterator[Cluster]:
+    with Cluster(Program.kvstore(engine), tmp_path_factory.mktemp("durable")) as running:
         yield running
     for member in running.members:
         assert "Traceback" not in member.log.read_text(), member.log
 
 
 @pytest.fixture(scope="module")
-def ledger() -> Ledger:
+def ledger(engine: str) -> Ledger:
     """One ledger for all kills: a later one must not lose what an earlier one spared."""
     return Ledger()
 
@@ -185,18 +205,24 @@ def start_again(cluster: Cluster) -> None:
 
 
 def tell(
-    record: Record, what: str, fault: Fault, ledger: Ledger, answers: list[Found], gap_s: float
+    record: Record,
+    what: str,
+    declared: Capabilities,
+    fault: Fault,
+    ledger: Ledger,
+    answers: list[Found],
+    gap_s: float,
 ) -> None:
     """Put the count beside the engine's declaration, where the run's summary shows it."""
-    survives = ", ".join(str(each.name) for each in CAPABILITIES.survives)
-    expected = "none expected" if fault in CAPABILITIES.survives else "losses possible"
+    survives = ", ".join(str(each.name) for each in declared.survives)
+    expected = "none expected" if fault in declared.survives else "losses possible"
     lost = {each.member: len(each.lost) for each in answers}
     record(
         "counted",
         f"kill -9 of {what}: {len(ledger.acknowledged)} puts acknowledged so far, "
         f"lost per member {lost} ({expected}); {len(ledger.unknown)} unknown, "
         f"{len(ledger.refused)} refused; service was back after {gap_s:.2f} s\n"
-        f"pysyncobj declares that it survives {survives}; and: {CAPABILITIES.notes[0]}",
+        f"the engine declares that it survives {survives}; and: {declared.notes[0]}",
     )
 
 
@@ -214,9 +240,14 @@ def test_the_count_sees_what_is_wrong() -> None:
     assert not found.right
 
 
+@pytest.mark.parametrize("engine", ["native"], indirect=True, scope="module")
 @pytest.mark.parametrize("victim", ["a follower", "the leader"])
 async def test_kill_of_one(
-    cluster: Cluster, ledger: Ledger, victim: str, record_property: Record
+    cluster: Cluster,
+    ledger: Ledger,
+    declared: Capabilities,
+    victim: str,
+    record_property: Record,
 ) -> None:
     async with load(cluster, ledger, victim.split()[1]):
         await more_acknowledged(ledger, LOAD)
@@ -230,12 +261,15 @@ async def test_kill_of_one(
         await more_acknowledged(ledger, LOAD)
     answers = await read_back(cluster, ledger)
     fault = Fault.PROCESS_CRASH_MINORITY
-    tell(record_property, victim, fault, ledger, answers, gap_s)
-    assert fault in CAPABILITIES.survives
+    tell(record_property, victim, declared, fault, ledger, answers, gap_s)
+    assert fault in declared.survives
     assert all(each.right for each in answers), answers
 
 
-async def test_kill_of_all(cluster: Cluster, ledger: Ledger, record_property: Record) -> None:
+@pytest.mark.parametrize("engine", ["native", "pysyncobj"], indirect=True, scope="module")
+async def test_kill_of_all(
+    cluster: Cluster, ledger: Ledger, declared: Capabilities, record_property: Record
+) -> None:
     async with load(cluster, ledger, "all"):
         await more_acknowledged(ledger, LOAD)
         for member in cluster.members:
@@ -249,6 +283,6 @@ async def test_kill_of_all(cluster: Cluster, ledger: Ledger, record_property: Re
         await more_acknowledged(ledger, LOAD)
     answers = await read_back(cluster, ledger)
     fault = Fault.PROCESS_CRASH_ALL
-    tell(record_property, "all three", fault, ledger, answers, gap_s)
-    assert fault in CAPABILITIES.survives
+    tell(record_property, "all three", declared, fault, ledger, answers, gap_s)
+    assert fault in declared.survives
     assert all(each.right for each in answers), answers

@@ -21,7 +21,7 @@ import pytest
 
 from consensus.errors import StorageError
 from kvstore.datadir import DataDirectory
-from kvstore.identity import identify
+from kvstore.identity import id_of, identify
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.snapshot_file import check_snapshot_file, stream_pieces, tail
 from kvstore.urls import parse_urls
@@ -63,7 +63,7 @@ class Launcher:
         self.directory = directory
         self.started: list[Process] = []
 
-    def start(self, *flags: str, data: str = "data", engine: str = "pysyncobj") -> Process:
+    def start(self, *flags: str, data: str = "data", engine: str = "native") -> Process:
         client, peer = free_ports(2)
         log = self.directory / f"log{len(self.started)}"
         words = [
@@ -144,17 +144,22 @@ def test_a_taken_port(tmp_path: Path) -> None:
         assert f"--listen-client-urls: cannot listen on {url}: the address is already in" in text
 
 
-def test_a_peer_address_beyond_loopback_needs_a_password(tmp_path: Path) -> None:
+def test_pickles_beyond_loopback_need_a_password(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     url = f"http://0.0.0.0:{port}"
     client = f"http://127.0.0.1:{free_ports(1)[0]}"
     flags = ("--listen-client-urls", client, "--advertise-client-urls", client)
-    status, text = refused(*flags, "--listen-peer-urls", url, cwd=tmp_path)
+    password = ("--peer-password-file", "/nonexistent")
+    pickles = ("--engine", "pysyncobj")
+    status, text = refused(*flags, *pickles, "--listen-peer-urls", url, cwd=tmp_path)
     assert status == 1
     assert "password" in text
-    status, text = refused(*flags, "--peer-password-file", "/nonexistent", cwd=tmp_path)
+    status, text = refused(*flags, *pickles, *password, cwd=tmp_path)
     assert status == 1
     assert "cannot read /nonexistent" in text
+    status, text = refused(*flags, *password, cwd=tmp_path)
+    assert status == 1
+    assert "--peer-password-file is for --engine pysyncobj" in text
 
 
 def test_a_data_directory_in_use_or_of_another_cluster(launcher: Launcher, tmp_path: Path) -> None:
@@ -177,24 +182,24 @@ def test_a_data_directory_in_use_or_of_another_cluster(launcher: Launcher, tmp_p
 def test_data_directories_that_cannot_be_used(tmp_path: Path) -> None:
     urls = {"a": parse_urls("http://127.0.0.1:1", "x")}
     ours = identify(urls, "a", "token")
-    DataDirectory(tmp_path / "data", ours, "a").close()
-    DataDirectory(tmp_path / "data", ours, "a").close()
+    DataDirectory(tmp_path / "data", ours, engine="native").close()
+    DataDirectory(tmp_path / "data", ours, engine="native").close()
     with pytest.raises(StorageError, match=r"belongs to member 'a' .* of cluster"):
-        DataDirectory(tmp_path / "data", identify(urls, "a", "other"), "a")
+        DataDirectory(tmp_path / "data", identify(urls, "a", "other"), engine="native")
     identity = tmp_path / "data/member/identity.json"
     text = identity.read_text()
     identity.write_text(text.replace('"format_version": 1', '"format_version": 2'))
     with pytest.raises(StorageError, match="has format version 2, this release reads version 1"):
-        DataDirectory(tmp_path / "data", ours, "a")
+        DataDirectory(tmp_path / "data", ours, engine="native")
     identity.write_text("garbage")
     with pytest.raises(StorageError, match=r"identity\.json is damaged"):
-        DataDirectory(tmp_path / "data", ours, "a")
+        DataDirectory(tmp_path / "data", ours, engine="native")
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot use data directory"):
-        DataDirectory(tmp_path / "file/data", ours, "a")
+        DataDirectory(tmp_path / "file/data", ours, engine="native")
     (tmp_path / "real/member/wal").mkdir(parents=True)
     with pytest.raises(StorageError, match="holds data of etcd itself"):
-        DataDirectory(tmp_path / "real", ours, "a")
+        DataDirectory(tmp_path / "real", ours, engine="native")
 
 
 def test_ids_are_etcds_own() -> None:
@@ -203,7 +208,8 @@ def test_ids_are_etcds_own() -> None:
     identity = identify(urls, "default", "etcd-cluster")
     assert f"{identity.member_id:x}" == "8e9e05c52164694d"
     assert f"{identity.cluster_id:x}" == "cdf818194e3a8c32"
-    assert identity.id_of(None) == identity.id_of("nobody") == 0
+    assert id_of(None) == 0
+    assert id_of(identity.node_id) == identity.member_id
 
 
 def test_a_damaged_database_is_told_and_not_served(launcher: Launcher, tmp_path: Path) -> None:

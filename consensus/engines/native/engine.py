@@ -18,6 +18,7 @@ import attrs
 import structlog
 
 from consensus.engine import Capabilities, Engine, EngineHost, Fault
+from consensus.engines.native.bootstrap import GROUP_ID, LOG_FILES, directory_identity
 from consensus.engines.native.driver import Driver
 from consensus.errors import (
     ConfigError,
@@ -46,12 +47,6 @@ log = structlog.get_logger(__name__)
 
 ASKS_PENDING_MAX: Final = 10_000
 """Questions to the leader under way at once. More are refused with ``ReadFailed``."""
-
-GROUP_ID: Final = 0
-"""This node's only group; everything on disk and on the wire names it."""
-
-DIRECTORY_VERSION: Final = 1
-"""Of the layout of a data directory."""
 
 LATE_TICKS_MAX: Final = 3
 """Ticks made up for after the loop was held: more would depose a leader for our own pause."""
@@ -159,14 +154,8 @@ class NativeEngine(Engine):
         try:
             self._data = DataDirectory(
                 self._directory,
-                {
-                    "engine": "native",
-                    "version": DIRECTORY_VERSION,
-                    "cluster": self._cluster,
-                    "member": self._node_id,
-                    "group_id": GROUP_ID,
-                },
-                data="wal/*.wal",
+                directory_identity(self._cluster, self._node_id),
+                data=LOG_FILES,
             )
             self._driver = self._open_driver(host, self._data)
             await self._transport.start({**self._addresses, **self._dial})

@@ -14,12 +14,12 @@ from typing import Final
 
 import google_crc32c
 
-from consensus.engines.pysyncobj.bootstrap import write_base
 from consensus.errors import ConfigError, StorageError
 from kvstore.cli.kvctl.failures import Failure
 from kvstore.cli.kvctl.printers import SnapshotStatus
 from kvstore.config import ServerConfig, load
 from kvstore.datadir import DataDirectory
+from kvstore.engines import seed_engine
 from kvstore.goflags import UsageError
 from kvstore.identity import identify
 from kvstore.machine import DATABASE_NAME
@@ -83,7 +83,7 @@ def restore(path: Path, flags: list[str]) -> ServerConfig:
     try:
         _build(aside, config, path)
         aside.rename(target)
-    except (StorageError, OSError) as error:
+    except (ConfigError, StorageError, OSError) as error:
         raise Failure(f"cannot restore {path} to {target}: {error}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -92,9 +92,9 @@ def restore(path: Path, flags: list[str]) -> ServerConfig:
 
 def _build(directory: Path, config: ServerConfig, path: Path) -> None:
     identity = identify(config.initial_cluster, config.name, config.cluster_token)
-    data = DataDirectory(directory, identity, config.name)
+    data = DataDirectory(directory, identity, engine=config.engine)
     try:
-        write_base(data.engine, sorted(config.initial_cluster), _checked(path))
+        seed_engine(config, identity, data.engine, _checked(path))
     finally:
         data.close()
 

@@ -1,4 +1,4 @@
-"""``member``, ``endpoint``, ``alarm`` and ``defrag``: the servers themselves."""
+"""``endpoint``, ``alarm`` and ``defrag``: the servers themselves."""
 
 from __future__ import annotations
 
@@ -20,31 +20,6 @@ if TYPE_CHECKING:
     from kvstore.client import AsyncClient
 
 R = TypeVar("R")
-
-
-@click.group(help="The members of the cluster.", short_help="Members", no_args_is_help=True)
-def member() -> None:
-    """The group."""
-
-
-@member.command("list")
-@click.argument("args", metavar="", nargs=-1)
-@click.pass_context
-def member_list(ctx: click.Context, args: tuple[str, ...]) -> None:
-    """List the members: ID, status, name, peer addresses, client addresses, is learner.
-
-    \b
-    Example:
-      kvctl member list -w table
-    """
-    from kvstore.client import rpcs
-
-    settings = settings_of(ctx)
-    printer = settings.printer()
-    request = pb.MemberListRequest(linearizable=True)
-    printer.member_list(
-        settings.run(lambda client: client.connection.call(rpcs.MEMBER_LIST, request))
-    )
 
 
 _ENDPOINT_HELP = """Ask each server in --endpoints, or with --cluster each member's own addresses.

@@ -86,6 +86,7 @@ def status(ctx: click.Context, args: tuple[str, ...]) -> None:
     default="http://localhost:2380",
     help="This member's peer URL [http://localhost:2380].",
 )
+@click.option("--engine", default="", help="The engine that it will run on [native].")
 def restore(args: tuple[str, ...], **options: str) -> None:
     """Make the data directory of one member of a new cluster from a backup of kvstore.
 

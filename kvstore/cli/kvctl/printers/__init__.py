@@ -95,6 +95,26 @@ class Printer:
         """Print the members."""
         self._refuse()
 
+    def member_add(self, name: str, answer: pb.MemberAddResponse) -> None:
+        """Print a new member, and what to start it with."""
+        self._refuse()
+
+    def member_remove(self, member_id: int, answer: pb.MemberRemoveResponse) -> None:
+        """Print that a member was removed."""
+        self._refuse()
+
+    def member_update(self, member_id: int, answer: pb.MemberUpdateResponse) -> None:
+        """Print that a member's peer URLs were changed."""
+        self._refuse()
+
+    def member_promote(self, member_id: int, answer: pb.MemberPromoteResponse) -> None:
+        """Print that a learner votes now."""
+        self._refuse()
+
+    def move_leader(self, leader: int, target: int, answer: pb.MoveLeaderResponse) -> None:
+        """Print who leads after whom."""
+        self._refuse()
+
     def endpoint_health(self, all_health: Sequence[Health]) -> None:
         """Print the health of each endpoint."""
         self._refuse()

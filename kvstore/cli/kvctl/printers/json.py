@@ -122,6 +122,26 @@ class JsonPrinter(Printer):
         """Print the answer."""
         self._message(answer)
 
+    def member_add(self, name: str, answer: pb.MemberAddResponse) -> None:
+        """Print the answer."""
+        self._message(answer)
+
+    def member_remove(self, member_id: int, answer: pb.MemberRemoveResponse) -> None:
+        """Print the answer."""
+        self._message(answer)
+
+    def member_update(self, member_id: int, answer: pb.MemberUpdateResponse) -> None:
+        """Print the answer."""
+        self._message(answer)
+
+    def member_promote(self, member_id: int, answer: pb.MemberPromoteResponse) -> None:
+        """Print the answer."""
+        self._message(answer)
+
+    def move_leader(self, leader: int, target: int, answer: pb.MoveLeaderResponse) -> None:
+        """Print the answer."""
+        self._message(answer)
+
     def endpoint_health(self, all_health: Sequence[Health]) -> None:
         """Print a list."""
         self.write(

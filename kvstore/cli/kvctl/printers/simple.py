@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from kvstore.cli.kvctl.golang import duration, hexadecimal, size
+from kvstore.cli.kvctl.golang import duration, hexadecimal, quote, size
 from kvstore.cli.kvctl.printers import Health, Printer, SnapshotStatus
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.pb import mvccpb_pb2 as mvccpb
@@ -143,6 +143,43 @@ class SimplePrinter(Printer):
     def member_list(self, answer: pb.MemberListResponse) -> None:
         """Print a line for each member."""
         self.write(*(", ".join(member_row(member)) for member in answer.members))
+
+    def member_add(self, name: str, answer: pb.MemberAddResponse) -> None:
+        """Print the ID, and the settings to start the member with, for a shell to read."""
+        added = answer.member
+        role = " as learner " if added.isLearner else " "
+        pairs = [
+            f"{name if member.ID == added.ID else member.name}={url}"
+            for member in answer.members
+            for url in member.peerURLs
+        ]
+        settings = {
+            "ETCD_NAME": name,
+            "ETCD_INITIAL_CLUSTER": ",".join(pairs),
+            "ETCD_INITIAL_ADVERTISE_PEER_URLS": ",".join(added.peerURLs),
+            "ETCD_INITIAL_CLUSTER_STATE": "existing",
+        }
+        self.write(
+            f"Member {added.ID:16x} added{role}to cluster {answer.header.cluster_id:16x}",
+            "",
+            *(f"{variable}={quote(text.encode())}" for variable, text in settings.items()),
+        )
+
+    def member_remove(self, member_id: int, answer: pb.MemberRemoveResponse) -> None:
+        """Say that it is gone."""
+        self.write(f"Member {member_id:16x} removed from cluster {answer.header.cluster_id:16x}")
+
+    def member_update(self, member_id: int, answer: pb.MemberUpdateResponse) -> None:
+        """Say that it is moved."""
+        self.write(f"Member {member_id:16x} updated in cluster {answer.header.cluster_id:16x}")
+
+    def member_promote(self, member_id: int, answer: pb.MemberPromoteResponse) -> None:
+        """Say that it votes."""
+        self.write(f"Member {member_id:16x} promoted in cluster {answer.header.cluster_id:16x}")
+
+    def move_leader(self, leader: int, target: int, answer: pb.MoveLeaderResponse) -> None:
+        """Say who leads after whom."""
+        self.write(f"Leadership transferred from {leader:16x} to {target:16x}")
 
     def endpoint_health(self, all_health: Sequence[Health]) -> None:
         """Print a line for each endpoint."""
