@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn
 import attrs
 import click
 
+from chaos.calibrate.cli import calibrate_command
 from chaos.cell import CellOptions, CellResult, run_cell
 from chaos.checkers.pipeline import check_history
 from chaos.cluster.cluster import ClusterFailed, ClusterOptions
@@ -63,6 +64,7 @@ main.add_command(plan)
 main.add_command(sim)
 main.add_command(explore)
 main.add_command(report)
+main.add_command(calibrate_command)
 main.add_command(matrix)
 
 

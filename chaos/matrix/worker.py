@@ -10,7 +10,9 @@ import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import attrs
 
 from chaos.cell import CellOptions, run_cell
 from chaos.cluster.cluster import ClusterFailed, ClusterOptions
@@ -20,11 +22,15 @@ from chaos.cluster.targets.base import TargetUnavailable
 from chaos.matrix.cells import MatrixCell
 from chaos.workloads.base import WorkloadFailed
 
+OK_PER_S_MIN: Final = 2.0
+"""Answered operations a second below which a cell proves nothing: cells share a machine."""
+
 
 def run(spec: dict[str, Any]) -> dict[str, Any]:
     """Run the cell that ``spec`` names (see ``chaos.matrix.runner``); return its last line."""
     cell = MatrixCell(spec["engine"], spec["workload"], spec["package"])
     try:
+        kind = cell.kind
         target = cell.target()
         target.check()
         options = CellOptions(
@@ -34,6 +40,7 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
             seed=spec["seed"],
             cluster=ClusterOptions(seed=spec["seed"]),
             workload=cell.workload,
+            floor=attrs.evolve(kind.floor, ok_per_s=min(kind.floor.ok_per_s, OK_PER_S_MIN)),
             replay=spec["replay"],
         )
         options.plan()
