@@ -28,7 +28,7 @@ def check_durability(history: History) -> CheckResult:
             member
             for member, pairs in sorted(held.items())
             if (operation.key, operation.value) not in pairs
-            and operation.revision >= compacted.get(member, 0)
+            and operation.revision > compacted.get(member, 0)
         ]
         if without:
             where = "every member" if len(without) == len(held) else ", ".join(without)
@@ -56,8 +56,8 @@ def check_convergence(history: History) -> CheckResult:
     names = sorted(history.watches, key=lambda name: (name == REFERENCE, name))
     for name in names[1:]:
         first = max(compacted.get(names[0], 0), compacted.get(name, 0))
-        one = [event for event in history.watches[names[0]] if event.revision >= first]
-        other = [event for event in history.watches[name] if event.revision >= first]
+        one = [event for event in history.watches[names[0]] if event.revision > first]
+        other = [event for event in history.watches[name] if event.revision > first]
         _compare(names[0], one, name, other, findings)
     hashed = _compare_states(history.states, findings)
     comparable = len(history.member_logs) > 1 or hashed

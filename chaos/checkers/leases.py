@@ -147,7 +147,7 @@ def _check_gone(history: History, leases: Mapping[int, _Lease], findings: Findin
                     read.revision,
                 )
                 continue
-            ttl_s = max((op.input["ttl"] for op in lease.possible), default=0)
+            ttl_s = max(((op.output or op.input)["ttl"] for op in lease.possible), default=0)
             last = max([healed, led, *(op.end or op.start for op in lease.possible)])
             over = (read.start - last) / NS - ttl_s
             if lease.possible and over > LATE_S:

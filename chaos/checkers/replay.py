@@ -6,6 +6,8 @@ mixes; a linearizable read must not name one older than what had been told when 
 the past may be refused: as compacted only if a compaction that far was asked for, as future only
 if the member can have been behind.
 
+Of reads of other forms (of banks, of sets) only that last rule is checked.
+
 ``read`` has in ``input`` ``{"prefix", "at", "serializable"}`` (``at`` 0 is now) and in ``output``
 ``{"kvs": [[key, value, modified], ...]}``, or ``{"error": "compacted" | "future"}``; ``compact``
 has ``{"revision"}`` in ``input``.
@@ -20,7 +22,7 @@ from typing import Any, Final
 import attrs
 
 from chaos.checkers.linearizability import check_real_time
-from chaos.history.format import History, Operation, Outcome, WatchEvent
+from chaos.history.format import READS, History, Operation, Outcome, WatchEvent
 from chaos.verdict import CheckResult, Findings, Kind, Verdict
 
 CHECKER: Final = "replay"
@@ -80,7 +82,8 @@ def check_replay(history: History) -> CheckResult:
     reads = [
         op
         for op in history.operations
-        if op.f == "read" and op.outcome is Outcome.OK and isinstance(op.input, dict)
+        if op.f == "read" and op.outcome is Outcome.OK
+        if isinstance(op.input, dict) and "prefix" in op.input
     ]
     for operation in reads:
         error = operation.output.get("error")
@@ -89,7 +92,12 @@ def check_replay(history: History) -> CheckResult:
         else:
             _check_read(operation, replay, findings)
             _check_too_old(operation, compactions, findings)
-    linearizable = [op for op in reads if op.revision and not op.input["serializable"]]
+    linearizable = [
+        op
+        for op in history.operations
+        if op.f in READS and op.outcome is Outcome.OK and op.revision
+        if not (isinstance(op.input, dict) and op.input.get("serializable"))
+    ]
     writes = [
         op
         for op in history.operations

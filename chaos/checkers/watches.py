@@ -12,8 +12,8 @@ prev_kv       the state before the event, and the key's creation and version, ar
 ======== ============================================================================
 
 "Resumable" needs no check of its own: a watch that is resumed is a watcher that starts behind the
-last event of the one before it, and each watcher is checked against the log from its start on. The
-last watcher of each chain must have come to the end of the log.
+last event of the one before it, and each watcher is checked against the log from its start on. A
+watcher that stayed to the end has a ``left`` notice with the revision that it had to come to.
 """
 
 from __future__ import annotations
@@ -42,9 +42,8 @@ def check_watches(history: History) -> CheckResult:
         operation.input["revision"] for operation in history.operations if operation.f == "compact"
     ]
     facts = _Facts(log, Replay(log), max(compactions, default=0))
-    resumed = {watcher.resumes for watcher in history.watchers.values()}
     for watcher in history.watchers.values():
-        _Checked(watcher, facts, findings).run(is_last=watcher.id not in resumed)
+        _Checked(watcher, facts, findings).run()
     return findings.result(CHECKER, Verdict.OK)
 
 
@@ -66,6 +65,7 @@ class _Checked:
         self._promised = 0
         self._last = 0
         self._seen: set[tuple[int, str]] = set()
+        self._blamed: set[tuple[int, str]] = set()
         self._name = f"watcher {watcher.id} of {watcher.key}{'*' if watcher.prefix else ''}"
         self._expected = [
             event
@@ -73,25 +73,21 @@ class _Checked:
             if self._wants(event.key) and self._kind(event.value) not in watcher.skip
         ]
 
-    def run(self, is_last: bool) -> None:
+    def run(self) -> None:
         """Go through all that it was told."""
-        canceled = False
         for notice in self._watcher.notices:
             if notice.kind == "created":
                 self._floor = self._floor or notice.revision + 1
             elif notice.kind == "canceled":
-                canceled = True
                 self._take_cancel(notice)
             elif notice.kind == "progress":
                 self._promised = max(self._promised, notice.revision)
                 self._complete_up_to(notice.revision, Kind.WATCH_BOOKMARK)
+            elif notice.kind == "left":
+                self._complete_up_to(max(self._last, notice.revision), Kind.WATCH_GAP)
             else:
                 self._take_events(notice)
-        if not self._watcher.notices:
-            return
         self._complete_up_to(self._last, Kind.WATCH_GAP)
-        if is_last and not canceled:
-            self._complete_up_to(self._facts.replay.newest, Kind.WATCH_GAP)
 
     def _wants(self, key: str) -> bool:
         watcher = self._watcher
@@ -189,16 +185,19 @@ class _Checked:
 
     def _complete_up_to(self, revision: int, kind: Kind) -> None:
         """Was everything told from the start up to ``revision``? Names the first that was not."""
+        if self._floor == 0:
+            return  # it began "now" and was never told when that was
+        known = self._seen | self._blamed
         missing = [
             event
             for event in self._expected
             if self._floor <= event.revision <= revision
-            and (event.revision, event.key) not in self._seen
+            and (event.revision, event.key) not in known
         ]
         if not missing:
             return
         first = missing[0]
-        self._seen.update((event.revision, event.key) for event in missing)
+        self._blamed.update((event.revision, event.key) for event in missing)
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         told = kind is Kind.WATCH_BOOKMARK or revision <= self._last
         until = f"though it was told of revision {revision}" if told else "by the end of the run"

@@ -166,8 +166,10 @@ class Notice:
 
     Args:
         t: when it came (ns).
-        kind: ``created``, ``events``, ``progress`` or ``canceled``.
-        revision: the store's revision in the answer's header.
+        kind: ``created``, ``events``, ``progress`` or ``canceled``; or ``left``, when the client
+            ended the watch.
+        revision: the store's revision in the answer's header; of ``left``, the revision that the
+            watcher stayed to be told, 0 if it was cut off.
         events: what happened.
         compact_revision: of a ``canceled`` one, the oldest revision that can still be watched.
     """

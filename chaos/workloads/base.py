@@ -39,6 +39,11 @@ FAILURE_PAUSE_S: Final = 0.05
 FINAL_TIMEOUT_S: Final = 10.0
 """Deadline of a request after everything was mended."""
 
+
+class NotApplied(Exception):
+    """Raised by a ``send`` to say that the system refused: certainly nothing was done."""
+
+
 C = TypeVar("C")
 """The client library's class: a connection to one member."""
 
@@ -146,7 +151,7 @@ class Process(Generic[C]):
         Args:
             f, key, value, expected, input: what is asked; see ``Operation``.
             send: makes the request, and puts what came back into the operation. It raises what the
-                client library raises.
+                client library raises, or ``NotApplied``.
 
         Returns:
             The operation with its outcome. After an unknown one this is a new process.
@@ -161,7 +166,8 @@ class Process(Generic[C]):
             recorder.complete(operation, Outcome.UNKNOWN)
             raise
         except Exception as error:
-            outcome = self._workload.outcome_of(error)
+            refused = isinstance(error, NotApplied)
+            outcome = Outcome.FAIL if refused else self._workload.outcome_of(error)
             if outcome is None:
                 operation.error = f"{type(error).__name__}: {error}"
                 recorder.complete(operation, Outcome.UNKNOWN)

@@ -162,7 +162,7 @@ class KvWorkload(Workload[AsyncClient]):
                 except EtcdError:  # it has not come so far yet, or does not serve
                     await asyncio.sleep(POLL_S)
                     continue
-                first = max(first, found.compact_revision)
+                first = max(first, found.compact_revision + 1)
                 state = MemberState(member, newest, f"{found.hash:08x}", found.compact_revision)
                 recorder.state(state)
                 break

@@ -9,16 +9,33 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from chaos.workloads.base import Workload, WorkloadFailed
+from chaos.workloads.compaction import CompactionWorkload
+from chaos.workloads.leasing import LeaseWorkload
+from chaos.workloads.locking import ElectionWorkload, LockWorkload, UnfencedLockWorkload
 from chaos.workloads.register import (
     CompareAndSetWorkload,
     LargeValueWorkload,
     RegisterWorkload,
     SnapshotWorkload,
 )
+from chaos.workloads.served import CounterWorkload, QueueWorkload
+from chaos.workloads.transactions import AppendWorkload, BankWorkload, SetWorkload
+from chaos.workloads.watching import WatchWorkload
 
 _OWN: Final[tuple[type[Workload[Any]], ...]] = (
     RegisterWorkload,
     CompareAndSetWorkload,
+    AppendWorkload,
+    SetWorkload,
+    BankWorkload,
+    CounterWorkload,
+    QueueWorkload,
+    WatchWorkload,
+    LeaseWorkload,
+    LockWorkload,
+    UnfencedLockWorkload,
+    ElectionWorkload,
+    CompactionWorkload,
     SnapshotWorkload,
     LargeValueWorkload,
 )

@@ -38,11 +38,13 @@ def whole(**fields: Any) -> Watcher:
     events(watching, A2)
     events(watching, B3, A4)
     events(watching, B5)
-    return events(watching, A6, B6)
+    events(watching, A6, B6)
+    watching.notices.append(Notice(0, "left", 6))
+    return watching
 
 
 def edited(change: Callable[[Watcher], object], **fields: Any) -> Watcher:
-    """The same with one thing changed; notices: created, A2, B3+A4, B5, A6+B6."""
+    """The same with one thing changed; notices: created, A2, B3+A4, B5, A6+B6, left at 6."""
     watching = whole(prev_kv=True, **fields)
     change(watching)
     return watching
@@ -103,7 +105,7 @@ BAD: dict[str, tuple[list[Watcher], Kind]] = {
     ),
     "the end left out": ([edited(cut(4))], Kind.WATCH_GAP),
     "half a revision": (
-        [edited(lambda w: (told(4, A6)(w), events(w, B6)))],
+        [edited(lambda w: (told(4, A6)(w), w.notices.insert(5, Notice(0, "events", 6, (B6,)))))],
         Kind.WATCH_SPLIT,
     ),
     "before the start": ([edited(lambda w: None, start=3)], Kind.WATCH_TOO_OLD),
