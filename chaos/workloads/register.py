@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from chaos.checkers.assumptions import LoadFloor
 from chaos.checkers.durability import check_convergence, check_durability, check_explained
 from chaos.checkers.linearizability import check_revisions
 from chaos.history.format import Operation, Outcome
@@ -113,6 +114,7 @@ class LargeValueWorkload(RegisterWorkload):
     name = "large"
     operations = ("put", "get", "cas")
     defaults = WorkloadOptions(clients=3, rate=25.0, timeout_s=3.0)
+    floor = LoadFloor(ok_per_s=1.0, writes=5, reads=5)
     sizes: ClassVar[Sequence[int]] = (64 * 1024, 64 * 1024, 256 * 1024, 1024 * 1024 - 512)
 
     def encode(self, value: str) -> bytes:

@@ -36,6 +36,7 @@ class AppendWorkload(KvWorkload):
 
     name = "append"
     defaults = WorkloadOptions(keys=4)
+    floor = LoadFloor(ok_per_s=5.0)
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -113,6 +114,7 @@ class BankWorkload(KvWorkload):
     """Transfers between a few accounts, and reads of all of them."""
 
     name = "bank"
+    floor = LoadFloor(ok_per_s=5.0)
 
     @classmethod
     def checks(cls) -> Sequence[Check]:
@@ -176,7 +178,7 @@ class SetWorkload(KvWorkload):
 
     name = "set"
     defaults = WorkloadOptions(rate=150.0)
-    floor = LoadFloor(reads=3)
+    floor = LoadFloor(ok_per_s=5.0, reads=3)
 
     @classmethod
     def checks(cls) -> Sequence[Check]:
