@@ -45,7 +45,7 @@ fix: $(VENV)/.dev ## Rewrite what can be rewritten: format and lint fixes
 	$(BIN)/ruff check --fix .
 
 proto: $(VENV)/.dev ## Regenerate the protobuf modules from the .proto files
-	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. $(wildcard kvstore/pb/*.proto)
+	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. $(wildcard kvstore/pb/*.proto) consensus/transport/wire.proto
 
 bench: setup ## Measure kvstore beside a real etcd in one run
 	$(BIN)/python -m benchmarks.sidebyside

@@ -5,6 +5,14 @@
     envelope
 
 A frame whose checksum is wrong ends its connection: what follows it cannot be trusted either.
+
+The entries of an AppendEntries are one field of bytes, packed once for all the members that they go
+to; protobuf has no part in them:
+
+    term    u64
+    kind    u8
+    length  u32   of the data
+    data
 """
 
 from __future__ import annotations
@@ -40,6 +48,8 @@ WIRE_VERSION: Final = 1
 FRAME_BYTES_MAX: Final = 256 * 1024 * 1024
 _PREFIX: Final = struct.Struct("<II")
 PREFIX_BYTES: Final = _PREFIX.size
+_ENTRY: Final = struct.Struct("<QBI")
+_KINDS: Final = {int(kind): kind for kind in EntryKind}
 
 
 class BadFrame(Exception):
@@ -78,29 +88,78 @@ def unpack(payload: bytes, checksum: int) -> wire.Envelope:
         raise BadFrame(f"a frame is not an envelope: {error}") from error
 
 
-def to_wire(message: AnyMessage) -> wire.Envelope:
+class EntryPacker:
+    """Packs entries, and remembers the last ones: the same go to each member."""
+
+    def __init__(self) -> None:
+        self._entries: tuple[LogEntry, ...] = ()
+        self._packed = b""
+
+    def pack(self, entries: tuple[LogEntry, ...]) -> bytes:
+        """Return the entries as they stand in an AppendEntries."""
+        if entries is not self._entries:
+            parts = []
+            for entry in entries:
+                parts.append(_ENTRY.pack(entry.term, entry.kind, len(entry.data)))
+                parts.append(entry.data)
+            self._entries, self._packed = entries, b"".join(parts)
+        return self._packed
+
+
+def unpack_entries(packed: bytes, index: int) -> tuple[LogEntry, ...]:
+    """Return the entries of an AppendEntries, of which the first has ``index``.
+
+    Raises:
+        BadFrame: they are not whole, or of a kind that this version does not know.
+    """
+    entries = []
+    start, size = 0, len(packed)
+    try:
+        while start < size:
+            term, kind, length = _ENTRY.unpack_from(packed, start)
+            start += _ENTRY.size
+            data = packed[start : start + length]
+            start += length
+            entries.append(LogEntry(index, term, _KINDS[kind], data))
+            index += 1
+    except (struct.error, KeyError) as error:
+        raise BadFrame(f"an entry in a message cannot be read: {error}") from None
+    if start != size:
+        raise BadFrame("the last entry of a message is cut short")
+    return tuple(entries)
+
+
+def to_wire(message: AnyMessage, packer: EntryPacker) -> wire.Envelope:
     """Return the envelope of a Raft message. Sender and receiver are the connection's."""
-    envelope = wire.Envelope(term=message.term)
     match message:
         case AppendEntries():
-            body = envelope.append_entries
-            body.prev_log_index = message.prev_log_index
-            body.prev_log_term = message.prev_log_term
-            body.leader_commit = message.leader_commit
-            add = body.entries.add
-            for entry in message.entries:
-                add(index=entry.index, term=entry.term, kind=entry.kind, data=entry.data)
-            body.SetInParent()
+            return wire.Envelope(
+                term=message.term,
+                append_entries=wire.AppendEntries(
+                    prev_log_index=message.prev_log_index,
+                    prev_log_term=message.prev_log_term,
+                    leader_commit=message.leader_commit,
+                    entries=packer.pack(message.entries),
+                ),
+            )
         case AppendEntriesResponse():
-            envelope.append_entries_response.CopyFrom(
-                wire.AppendEntriesResponse(
+            return wire.Envelope(
+                term=message.term,
+                append_entries_response=wire.AppendEntriesResponse(
                     success=message.success,
                     match_index=message.match_index,
                     rejected_index=message.rejected_index,
                     conflict_index=message.conflict_index,
                     conflict_term=message.conflict_term,
-                )
+                ),
             )
+        case _:
+            return _rare_to_wire(message)
+
+
+def _rare_to_wire(message: AnyMessage) -> wire.Envelope:
+    envelope = wire.Envelope(term=message.term)
+    match message:
         case Heartbeat():
             envelope.heartbeat.CopyFrom(
                 wire.Heartbeat(leader_commit=message.leader_commit, round=message.round)
@@ -145,7 +204,11 @@ def to_wire(message: AnyMessage) -> wire.Envelope:
 
 
 def from_wire(envelope: wire.Envelope, sender: NodeId, receiver: NodeId) -> AnyMessage | None:
-    """Return the Raft message in an envelope; None where it holds something else."""
+    """Return the Raft message in an envelope; None where it holds something else.
+
+    Raises:
+        BadFrame: it holds entries that cannot be read.
+    """
     term = envelope.term
     kind = envelope.WhichOneof("body")
     match kind:
@@ -157,10 +220,7 @@ def from_wire(envelope: wire.Envelope, sender: NodeId, receiver: NodeId) -> AnyM
                 term=term,
                 prev_log_index=body.prev_log_index,
                 prev_log_term=body.prev_log_term,
-                entries=tuple(
-                    LogEntry(entry.index, entry.term, EntryKind(entry.kind), entry.data)
-                    for entry in body.entries
-                ),
+                entries=unpack_entries(body.entries, body.prev_log_index + 1),
                 leader_commit=body.leader_commit,
             )
         case "append_entries_response":

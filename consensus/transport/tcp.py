@@ -5,6 +5,10 @@ over the connection that A dialled. The first frame is a ``Hello`` with the clus
 both names; the other side answers ``Welcome`` or refuses by name. A lost connection is dialled
 again with growing pauses. What cannot be queued is dropped, which Raft expects of a network.
 
+Streams of asyncio carry greetings and snapshots. What members say to each other all the time takes
+a shorter way: frames are cut from each read at once and handed on together, and leave by a write of
+their own when ``flush`` is called, before the log is synced (see ``frames``).
+
 A snapshot goes over a connection of its own, so that it delays no heartbeat.
 """
 
@@ -31,6 +35,7 @@ from consensus.transport.codec import (
     unpack,
     unpack_prefix,
 )
+from consensus.transport.frames import FrameReader, Outlet
 from consensus.types import NodeId
 
 log = structlog.get_logger(__name__)
@@ -143,15 +148,21 @@ class TcpTransport:
             known.stop()
 
     def send(self, peer: NodeId, envelope: wire.Envelope) -> None:
-        """Queue a message; dropped where the peer is unknown, away, or far behind."""
+        """Queue a message until ``flush``; dropped where the peer is unknown, away, or behind."""
         known = self._peers.get(peer)
         if known is not None:
             known.send(envelope)
 
+    def flush(self) -> None:
+        """Hand everything that is queued to the operating system, or to TLS, now."""
+        for peer in self._peers.values():
+            if peer.queue:
+                peer.flush()
+
     def connected(self, peer: NodeId) -> bool:
         """Whether messages to this peer have a connection now."""
         known = self._peers.get(peer)
-        return known is not None and known.writer is not None
+        return known is not None and known.outlet is not None
 
     async def send_snapshot(
         self, peer: NodeId, term: int, header: wire.Snapshot, chunks: Iterator[bytes]
@@ -201,18 +212,20 @@ class TcpTransport:
             envelope = await _read_envelope(reader)
         hello = envelope.hello
         refusal = self._refusal(envelope)
+        messages: FrameReader | None = None
+        if not refusal and hello.purpose == wire.Hello.MESSAGES:
+            # A peer says nothing more until it is welcomed: from here all bytes are this reader's.
+            messages = FrameReader(hello.sender, self._receiver.received)
+            writer.transport.set_protocol(messages)
         writer.write(pack(wire.Envelope(welcome=wire.Welcome(refusal=refusal))))
+        if messages is not None:
+            await messages.ended
+            return
         await writer.drain()
         if refusal:
             log.warning("a peer was refused", peer=hello.sender, reason=refusal)
             return
-        if hello.purpose == wire.Hello.SNAPSHOT:
-            await self._serve_snapshot(hello.sender, reader, writer)
-            return
-        received = self._receiver.received
-        sender = hello.sender
-        while True:
-            received(sender, await _read_envelope(reader))
+        await self._serve_snapshot(hello.sender, reader, writer)
 
     async def _serve_snapshot(
         self, sender: NodeId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -260,31 +273,31 @@ class _Peer:
 
     def __init__(self, config: TransportConfig, peer: NodeId, address: str) -> None:
         self.address = address
-        self.writer: asyncio.StreamWriter | None = None
+        self.outlet: Outlet | None = None
+        self.queue: list[bytes] = []
         self._config = config
         self._peer = peer
-        self._queue: list[bytes] = []
-        self._flush: asyncio.Handle | None = None
         self._refused = ""
         self.task = asyncio.get_running_loop().create_task(self._run(), name=f"peer {peer}")
 
     def send(self, envelope: wire.Envelope) -> None:
-        """Queue a frame for the end of this turn of the loop."""
-        writer = self.writer
-        if writer is None or writer.transport.get_write_buffer_size() > QUEUE_BYTES_MAX:
-            return
-        self._queue.append(pack(envelope))
-        if self._flush is None:
-            self._flush = asyncio.get_running_loop().call_soon(self._write)
+        """Queue a frame until ``flush``."""
+        if self.outlet is not None:
+            self.queue.append(pack(envelope))
+
+    def flush(self) -> None:
+        """Write the queued frames, unless the peer is too far behind: then they are dropped."""
+        frames, self.queue = self.queue, []
+        outlet = self.outlet
+        if outlet is not None and outlet.waiting_bytes <= QUEUE_BYTES_MAX:
+            outlet.write(frames[0] if len(frames) == 1 else b"".join(frames))
 
     def stop(self) -> None:
         """Give up the connection."""
         self.task.cancel()
-        if self._flush is not None:
-            self._flush.cancel()
-        if self.writer is not None:
-            self.writer.close()
-            self.writer = None
+        if self.outlet is not None:
+            self.outlet.close()
+            self.outlet = None
 
     async def dial(
         self, purpose: wire.Hello.Purpose
@@ -327,14 +340,14 @@ class _Peer:
                 pause = min(pause * 2, RETRY_MAX_S)
                 continue
             pause = RETRY_MIN_S
-            self.writer = writer
+            self.outlet = Outlet(writer.transport)
             try:
                 await reader.read()  # the other side says nothing: this returns when it is gone
             except OSError:
                 pass
             finally:
-                self.writer = None
-                self._queue.clear()
+                self.outlet = None
+                self.queue.clear()
                 with contextlib.suppress(OSError):
                     writer.close()
 
@@ -342,12 +355,6 @@ class _Peer:
         if "refused:" in reason and reason != self._refused:
             self._refused = reason
             log.warning("a peer refuses this member", peer=self._peer, reason=reason)
-
-    def _write(self) -> None:
-        self._flush = None
-        frames, self._queue = self._queue, []
-        if self.writer is not None and not self.writer.is_closing():
-            self.writer.write(b"".join(frames))
 
 
 def _reason(error: OSError) -> str:

@@ -35,18 +35,6 @@ class Welcome(_message.Message):
     refusal: str
     def __init__(self, refusal: _Optional[str] = ...) -> None: ...
 
-class Entry(_message.Message):
-    __slots__ = ("index", "term", "kind", "data")
-    INDEX_FIELD_NUMBER: _ClassVar[int]
-    TERM_FIELD_NUMBER: _ClassVar[int]
-    KIND_FIELD_NUMBER: _ClassVar[int]
-    DATA_FIELD_NUMBER: _ClassVar[int]
-    index: int
-    term: int
-    kind: int
-    data: bytes
-    def __init__(self, index: _Optional[int] = ..., term: _Optional[int] = ..., kind: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
-
 class Snapshot(_message.Message):
     __slots__ = ("index", "term", "configuration", "clock_ms", "command_index")
     INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -139,9 +127,9 @@ class AppendEntries(_message.Message):
     LEADER_COMMIT_FIELD_NUMBER: _ClassVar[int]
     prev_log_index: int
     prev_log_term: int
-    entries: _containers.RepeatedCompositeFieldContainer[Entry]
+    entries: bytes
     leader_commit: int
-    def __init__(self, prev_log_index: _Optional[int] = ..., prev_log_term: _Optional[int] = ..., entries: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ..., leader_commit: _Optional[int] = ...) -> None: ...
+    def __init__(self, prev_log_index: _Optional[int] = ..., prev_log_term: _Optional[int] = ..., entries: _Optional[bytes] = ..., leader_commit: _Optional[int] = ...) -> None: ...
 
 class AppendEntriesResponse(_message.Message):
     __slots__ = ("success", "match_index", "rejected_index", "conflict_index", "conflict_term")

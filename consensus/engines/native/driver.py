@@ -105,6 +105,7 @@ class Driver:
         bootstrap: the group's first configuration, for a member with an empty disk.
         prng: the source of election timeouts.
         send: called with each message, in order, never blocks.
+        flush: called when what was sent should be on its way: before a sync, and at the end.
         group_id: the group's number.
         incarnation: grows with each start of this member; 31 bits.
         distrust: why the machine must be rebuilt from the other members; empty: it need not be.
@@ -126,6 +127,7 @@ class Driver:
         prng: random.Random,
         send: Callable[[AnyMessage], None],
         *,
+        flush: Callable[[], None] = lambda: None,
         group_id: int = 0,
         snapshot_entries: int = 10_000,
         segment_bytes: int = SEGMENT_BYTES,
@@ -135,6 +137,7 @@ class Driver:
     ) -> None:
         self._host = host
         self._send = send
+        self._flush = flush
         self._group_id = group_id
         self._snapshot_entries = snapshot_entries
         self._catch_up_entries = catch_up_entries
@@ -396,6 +399,7 @@ class Driver:
         if ready.snapshot is not None:
             self._install(ready.snapshot)
         if ready.must_sync:
+            self._flush()  # the others write and sync while we do
             records: list[Record] = list(ready.entries)
             if ready.hard_state is not None:
                 records.append(ready.hard_state)
@@ -407,7 +411,10 @@ class Driver:
             failpoints.hit("send.before")
             for message in ready.messages_after_persist:
                 self._send(message)
+            self._flush()
             failpoints.hit("send.after")
+        else:
+            self._flush()
         if ready.committed:
             self._apply(ready.committed)
         for request in ready.rejected_proposals:

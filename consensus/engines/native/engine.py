@@ -39,7 +39,7 @@ from consensus.storage.files import RealFileSystem
 from consensus.storage.segments import numbers_in
 from consensus.storage.snapshots import StoredMeta
 from consensus.transport import wire_pb2 as wire
-from consensus.transport.codec import BadFrame, from_wire, to_wire
+from consensus.transport.codec import BadFrame, EntryPacker, from_wire, to_wire
 from consensus.transport.tcp import ChunkReader, TcpTransport, TransportConfig
 from consensus.types import EngineStatus, Member, NodeId, Proposal, Role
 
@@ -121,6 +121,7 @@ class NativeEngine(Engine):
             TransportConfig(node_id=node_id, cluster=cluster, listen=listen or members[node_id]),
             self,
         )
+        self._packer = EntryPacker()
         self._host: EngineHost | None = None
         self._driver: Driver | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -191,6 +192,7 @@ class NativeEngine(Engine):
                 Configuration.of(self._addresses),
                 random.Random(),
                 self._send,
+                flush=self._transport.flush,
                 group_id=GROUP_ID,
                 snapshot_entries=self._snapshot_entries,
                 incarnation=data.begin(at_least=int(time.time())),
@@ -278,6 +280,7 @@ class NativeEngine(Engine):
                     self._transport.send(
                         leader, wire.Envelope(ask=wire.Ask(number=number, request=request))
                     )
+                    self._transport.flush()
                     return await future
                 finally:
                     del self._asks[number]
@@ -430,7 +433,7 @@ class NativeEngine(Engine):
                 self._streaming.add(message.receiver)
                 self._spawn(self._stream_snapshot(message.receiver))
             return
-        self._transport.send(message.receiver, to_wire(message))
+        self._transport.send(message.receiver, to_wire(message, self._packer))
 
     async def _stream_snapshot(self, peer: NodeId) -> None:
         driver = self._running()
@@ -496,6 +499,7 @@ class NativeEngine(Engine):
         except ConsensusError as error:
             answer.failure = str(error)
         self._transport.send(sender, wire.Envelope(answer=answer))
+        self._transport.flush()
 
     def _answered(self, answer: wire.Answer) -> None:
         future = self._asks.get(answer.number)
