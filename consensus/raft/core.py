@@ -106,6 +106,7 @@ class Core:
         self.transfer_target: NodeId | None = None
         self.lease_forfeited = False
         self.uncommitted_bytes = 0
+        self.append_due: dict[NodeId, bool] = {}
 
         self.now_ticks = 0
         self.election_elapsed = 0
@@ -277,7 +278,8 @@ class Core:
                 self.commit_index > self._applying_index
                 and log.persisted_index > self._applying_index
             )
-            or self.read_queue.unsent
+            or self.append_due
+            or self.read_queue.round_due
             or self._reads
             or self._rejected
             or self._snapshot is not None
@@ -291,6 +293,7 @@ class Core:
     def take_ready(self) -> Ready:
         """Hand out what is to be done since the last call."""
         if self.is_leader:
+            replication.send_due(self)
             reads.send_round(self)
         if self.repairing and (self.log.term_at(self.applied_index) or 0) > self.lost_term:
             self.lost_term = 0
@@ -391,7 +394,7 @@ class Core:
             self.uncommitted_bytes += len(data)
         self.log.append(entries)
         membership.appended(self, entries)
-        replication.broadcast_append(self)
+        replication.append_to_all(self)
 
     def truncate(self, last_index: int) -> None:
         """Drop conflicting entries of an older leader (paper, section 5.3)."""
@@ -433,6 +436,7 @@ class Core:
         self.progress = {}
         self.transfer_target = None
         self.uncommitted_bytes = 0
+        self.append_due = {}
 
     # -- inside -------------------------------------------------------------------------------
 

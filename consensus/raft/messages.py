@@ -83,12 +83,16 @@ class RequestVoteResponse(Message):
 
 @attrs.frozen(slots=True, kw_only=True)
 class AppendEntries(Message):
-    """Entries that follow ``prev_log_index``, and how far the leader has committed."""
+    """Entries that follow ``prev_log_index``, and how far the leader has committed.
+
+    ``quiet``: only the commit index is news, so that agreement needs no answer.
+    """
 
     prev_log_index: int
     prev_log_term: int
     entries: tuple[LogEntry, ...]
     leader_commit: int
+    quiet: bool = False
 
 
 @attrs.frozen(slots=True, kw_only=True)

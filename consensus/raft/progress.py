@@ -41,6 +41,7 @@ class Progress:
         self.snapshot_index = 0
         self.probe_sent = False
         self.heartbeat_round = 0
+        self.commit_sent = 0
         self._inflight: deque[tuple[int, int]] = deque()
         self._inflight_bytes = 0
         self._messages_max = inflight_messages_max

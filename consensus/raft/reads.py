@@ -2,8 +2,9 @@
 
 A leader notes its commit index, sends one round of heartbeats, and serves the reads of that round
 once a majority has answered it: then nobody else led when the index was noted. Reads that come up
-while a round is being put together share it. Before it has committed an entry of its own term a
-leader does not know what is committed, so reads wait.
+while a round is under way share the next one, which goes out when that is answered, or with the
+next heartbeat. Before it has committed an entry of its own term a leader does not know what is
+committed, so reads wait.
 
 Lease reads skip the round: a majority that answered a round sent at tick ``t`` helps nobody else
 to lead before ``t + election_timeout_ticks``, if clocks run at about the same speed.
@@ -51,6 +52,11 @@ class ReadQueue:
         self.rounds: deque[_Round] = deque()
         self.lease_until_tick = 0
         self.wants_round = False
+
+    @property
+    def round_due(self) -> bool:
+        """Whether a round is to be sent now: a heartbeat, or reads wait and none is under way."""
+        return self.wants_round or bool(self.unsent and not self.rounds)
 
     @property
     def size(self) -> int:
@@ -107,9 +113,9 @@ def begin_round(core: Core) -> None:
 
 
 def send_round(core: Core) -> None:
-    """Send a round of heartbeats, if reads wait or one is due."""
+    """Send a round of heartbeats, if one is due."""
     queue = core.read_queue
-    if not queue.unsent and not queue.wants_round:
+    if not queue.round_due:
         return
     queue.wants_round = False
     queue.round += 1

@@ -18,6 +18,7 @@ from consensus.raft.messages import (
     Heartbeat,
     HeartbeatResponse,
     InstallSnapshot,
+    LogEntry,
     Propose,
     ProposeRejected,
     TimeoutNow,
@@ -86,39 +87,71 @@ def tick_leader(core: Core) -> None:
         reads.begin_round(core)
 
 
-def broadcast_append(core: Core) -> None:
-    """Send what each member lacks, as far as it may be sent now."""
+def append_to_all(core: Core) -> None:
+    """Let every member have what it lacks, with the next ``Ready``."""
+    for peer in core.progress:
+        append_to(core, peer)
+
+
+def append_to(core: Core, peer: NodeId, *, even_empty: bool = False) -> None:
+    """Let one member have what it lacks, with the next ``Ready``; or ask where its log agrees.
+
+    What comes up until then goes in one message: entries of several callers, and the commit index.
+    """
+    core.append_due[peer] = even_empty or core.append_due.get(peer, False)
+
+
+def send_due(core: Core) -> None:
+    """Send to every member that something is due to."""
+    if not core.append_due:
+        return
+    due, core.append_due = core.append_due, {}
+    cut: dict[int, tuple[LogEntry, ...]] = {}
     for peer in core.peers:
-        send_append(core, peer)
+        if peer in due:
+            _send_append(core, peer, due[peer], cut)
 
 
-def send_append(core: Core, peer: NodeId, *, even_empty: bool = False) -> None:
-    """Send entries to one member until nothing is left or its bounds are reached."""
+def _send_append(
+    core: Core, peer: NodeId, even_empty: bool, cut: dict[int, tuple[LogEntry, ...]]
+) -> None:
+    """Send entries to one member until nothing is left or its bounds are reached.
+
+    Args:
+        cut: entries by their first index, as cut for another member: the same are not cut again.
+    """
     progress = core.progress[peer]
     while not progress.paused:
-        if progress.next_index <= core.log.snapshot.index:
+        first = progress.next_index
+        if first <= core.log.snapshot.index:
             _send_snapshot(core, peer, progress)
             return
-        entries = core.log.slice(
-            progress.next_index, core.log.last_index + 1, core.config.message_bytes_max
-        )
-        if not entries and not even_empty:
+        entries = cut.get(first)
+        if entries is None:
+            entries = cut[first] = tuple(
+                core.log.slice(first, core.log.last_index + 1, core.config.message_bytes_max)
+            )
+        quiet = not entries and not even_empty
+        if quiet and (
+            progress.state is ProgressState.PROBE or progress.commit_sent >= core.commit_index
+        ):
             return
         even_empty = False
-        prev_log_index = progress.next_index - 1
-        prev_log_term = core.log.term_at(prev_log_index)
+        prev_log_term = core.log.term_at(first - 1)
         check(prev_log_term is not None, "a leader sends only what follows its own entries")
         core.send(
             AppendEntries(
                 sender=core.node_id,
                 receiver=peer,
                 term=core.term,
-                prev_log_index=prev_log_index,
+                prev_log_index=first - 1,
                 prev_log_term=prev_log_term or 0,
-                entries=tuple(entries),
+                entries=entries,
                 leader_commit=core.commit_index,
+                quiet=quiet,
             )
         )
+        progress.commit_sent = core.commit_index
         if entries:
             progress.sent(entries[-1].index, sum(len(entry.data) for entry in entries))
         if progress.state is ProgressState.PROBE:
@@ -148,16 +181,10 @@ def handle_append_entries_response(core: Core, message: AppendEntriesResponse) -
         if progress.state is ProgressState.PROBE and news:
             progress.become_replicate()
     if news or was_paused:
-        committed_before = core.commit_index
         if news:
             advance_commit(core)
         if core.is_leader:
-            if core.commit_index > committed_before:
-                # Followers apply, and answer their own callers, only once they hear of it.
-                for peer in core.peers:
-                    send_append(core, peer, even_empty=True)
-            else:
-                send_append(core, message.sender)
+            append_to(core, message.sender)
             if core.transfer_target == message.sender:
                 continue_transfer(core)
 
@@ -171,7 +198,7 @@ def handle_heartbeat_response(core: Core, message: HeartbeatResponse) -> None:
     progress.heartbeat_round = max(progress.heartbeat_round, message.round)
     progress.heard()
     if progress.match_index < core.log.last_index:
-        send_append(core, message.sender, even_empty=True)
+        append_to(core, message.sender, even_empty=True)
     reads.round_acknowledged(core)
 
 
@@ -187,6 +214,7 @@ def advance_commit(core: Core) -> None:
         0, core.uncommitted_bytes - sum(len(entry.data) for entry in entries)
     )
     core.commit_index = index
+    append_to_all(core)  # followers apply, and answer their own callers, once they hear of it
     reads.committed(core)
     membership.committed(core)
 
@@ -199,7 +227,7 @@ def continue_transfer(core: Core) -> None:
     if core.progress[target].match_index == core.log.last_index:
         core.send(TimeoutNow(sender=core.node_id, receiver=target, term=core.term))
     else:
-        send_append(core, target)
+        append_to(core, target)
 
 
 def resign(core: Core) -> None:
@@ -261,7 +289,8 @@ def handle_append_entries(core: Core, message: AppendEntries) -> None:
     _follow(core, message.sender, message.term)
     if message.prev_log_index < core.commit_index:
         # What is committed here equals the leader's log: an old message, answered with the fact.
-        _answer_append(core, message.sender, core.commit_index)
+        if not message.quiet:
+            _answer_append(core, message.sender, core.commit_index)
         return
     if not core.log.has(message.prev_log_index, message.prev_log_term):
         conflict_index = core.log.last_index_not_above(
@@ -291,7 +320,8 @@ def handle_append_entries(core: Core, message: AppendEntries) -> None:
             break
     # Only what this message vouches for may be committed by it (never our own unmatched tail).
     core.commit_index = max(core.commit_index, min(message.leader_commit, last_new_index))
-    _answer_append(core, message.sender, last_new_index)
+    if not message.quiet:
+        _answer_append(core, message.sender, last_new_index)
 
 
 def handle_heartbeat(core: Core, message: Heartbeat) -> None:
@@ -347,7 +377,7 @@ def _handle_rejection(core: Core, progress: Progress, message: AppendEntriesResp
         # Where both skip a whole term at once, divergence is found in a round trip per term.
         try_index = core.log.last_index_not_above(message.conflict_index, message.conflict_term)
     if progress.rejected(message.rejected_index, try_index):
-        send_append(core, message.sender)
+        append_to(core, message.sender)
 
 
 def _send_snapshot(core: Core, peer: NodeId, progress: Progress) -> None:

@@ -140,6 +140,7 @@ def to_wire(message: AnyMessage, packer: EntryPacker) -> wire.Envelope:
                     prev_log_term=message.prev_log_term,
                     leader_commit=message.leader_commit,
                     entries=packer.pack(message.entries),
+                    quiet=message.quiet,
                 ),
             )
         case AppendEntriesResponse():
@@ -222,6 +223,7 @@ def from_wire(envelope: wire.Envelope, sender: NodeId, receiver: NodeId) -> AnyM
                 prev_log_term=body.prev_log_term,
                 entries=unpack_entries(body.entries, body.prev_log_index + 1),
                 leader_commit=body.leader_commit,
+                quiet=body.quiet,
             )
         case "append_entries_response":
             answer = envelope.append_entries_response

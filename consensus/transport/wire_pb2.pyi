@@ -120,16 +120,18 @@ class Vote(_message.Message):
     def __init__(self, granted: _Optional[bool] = ...) -> None: ...
 
 class AppendEntries(_message.Message):
-    __slots__ = ("prev_log_index", "prev_log_term", "entries", "leader_commit")
+    __slots__ = ("prev_log_index", "prev_log_term", "entries", "leader_commit", "quiet")
     PREV_LOG_INDEX_FIELD_NUMBER: _ClassVar[int]
     PREV_LOG_TERM_FIELD_NUMBER: _ClassVar[int]
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
     LEADER_COMMIT_FIELD_NUMBER: _ClassVar[int]
+    QUIET_FIELD_NUMBER: _ClassVar[int]
     prev_log_index: int
     prev_log_term: int
     entries: bytes
     leader_commit: int
-    def __init__(self, prev_log_index: _Optional[int] = ..., prev_log_term: _Optional[int] = ..., entries: _Optional[bytes] = ..., leader_commit: _Optional[int] = ...) -> None: ...
+    quiet: bool
+    def __init__(self, prev_log_index: _Optional[int] = ..., prev_log_term: _Optional[int] = ..., entries: _Optional[bytes] = ..., leader_commit: _Optional[int] = ..., quiet: _Optional[bool] = ...) -> None: ...
 
 class AppendEntriesResponse(_message.Message):
     __slots__ = ("success", "match_index", "rejected_index", "conflict_index", "conflict_term")

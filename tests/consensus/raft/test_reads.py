@@ -61,6 +61,36 @@ def test_an_answer_to_an_earlier_round_confirms_nothing() -> None:
     assert len(group.members["a"].reads) == 1
 
 
+def test_reads_that_come_up_during_a_round_share_the_next() -> None:
+    """However many there are, two rounds serve them: one under way, one that waits."""
+    group = led()
+    ask(group, "a", 1)
+    for request in range(2, 30):
+        ask(group, "a", request)
+    rounds = {m.round for m in group.wire if isinstance(m, Heartbeat)}
+    assert len(rounds) == 1
+    group.deliver()
+    group.deliver(count=1)
+    assert [read.request for read in group.members["a"].reads] == [1]
+    rounds |= {m.round for m in group.wire if isinstance(m, Heartbeat)}
+    assert len(rounds) == 2
+    group.stabilize()
+    assert [read.request for read in group.members["a"].reads] == list(range(1, 30))
+    assert not any(isinstance(m, Heartbeat) for m in group.wire)
+
+
+def test_reads_behind_a_round_that_is_lost_go_with_the_next_heartbeat() -> None:
+    """Waiting for a round to be answered must not wait for ever."""
+    group = led()
+    ask(group, "a", 1)
+    group.drop(of_kind(Heartbeat))
+    ask(group, "a", 2)
+    assert not group.wire
+    group.beat("a")
+    group.stabilize()
+    assert [read.request for read in group.members["a"].reads] == [1, 2]
+
+
 def test_appends_that_are_answered_confirm_no_read() -> None:
     """They may have been sent before the read began."""
     group = led()

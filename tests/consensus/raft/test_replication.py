@@ -471,6 +471,80 @@ def test_a_member_that_acknowledges_more_than_the_leader_has_stops_the_leader() 
         )
 
 
+# -- what goes together ---------------------------------------------------------------------------
+
+
+def test_what_comes_up_before_a_ready_goes_in_one_message() -> None:
+    """Entries of several callers, and the news of a commit."""
+    group = Group("abc")
+    group.elect("a")
+    group.propose("a", "x")
+    group.deliver(between("a", "b"))
+    (answer,) = [m for m in group.wire if m.sender == "b"]
+    group.wire.clear()
+    core = group["a"]
+    core.propose([b"y"])
+    core.step(answer)
+    core.propose([b"z"])
+    group.run("a")
+    to_b = [m for m in group.wire if isinstance(m, AppendEntries) and m.receiver == "b"]
+    assert [[entry.data for entry in m.entries] for m in to_b] == [[b"y", b"z"]]
+    assert to_b[0].leader_commit == 2
+
+
+def test_a_commit_that_is_all_the_news_is_told_at_once_and_not_answered() -> None:
+    """Followers answer their own callers once they hear of it; the leader learns nothing new."""
+    group = Group("abc")
+    group.elect("a")
+    group.propose("a", "x")
+    group.deliver(between("a"))
+    group.deliver()
+    told = [m for m in group.wire if isinstance(m, AppendEntries)]
+    assert [(m.receiver, m.leader_commit, m.quiet) for m in told] == [
+        ("b", 2, True),
+        ("c", 2, True),
+    ]
+    group.deliver(of_kind(AppendEntries))
+    assert not group.wire
+    assert group["b"].commit_index == group["c"].commit_index == 2
+
+
+@pytest.mark.parametrize("commit", [0, 1, 2])
+def test_news_of_a_commit_that_does_not_fit_the_log_is_refused(commit: int) -> None:
+    """The leader must learn that entries were lost on the way, also from this message."""
+    group = follower(3, 3)
+    group.step(
+        AppendEntries(
+            sender="a",
+            receiver="b",
+            term=3,
+            prev_log_index=4,
+            prev_log_term=3,
+            entries=(),
+            leader_commit=commit,
+            quiet=True,
+        )
+    )
+    (answer,) = group.wire
+    assert isinstance(answer, AppendEntriesResponse)
+    assert not answer.success
+    assert group["b"].commit_index == 0
+
+
+def test_a_member_whose_news_of_a_commit_was_lost_hears_it_with_a_heartbeat() -> None:
+    """The message is sent once: nothing waits for its answer."""
+    group = Group("abc")
+    group.elect("a")
+    group.propose("a", "x")
+    group.deliver(between("a"))
+    group.deliver()
+    group.drop(of_kind(AppendEntries))
+    assert group["b"].commit_index < 2
+    group.beat("a")
+    group.stabilize()
+    assert group["b"].commit_index == group["c"].commit_index == 2
+
+
 # -- pipelining -----------------------------------------------------------------------------------
 
 
