@@ -10,57 +10,35 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import attrs
 import pytest
 
 from consensus.engine import Capabilities, Fault
 from consensus.engines.native import NativeEngine
 from consensus.engines.pysyncobj.engine import CAPABILITIES
-from kvstore.client import AsyncClient, EtcdError, KeyValue, OutcomeUnknown
+from kvstore.client import AsyncClient, KeyValue
 from tests.clusters import Cluster, Member, Program
+from tests.kvstore.kill_rounds import rounds_of_kills
+from tests.kvstore.ledger import (
+    PREFIX,
+    RESUME_TIMEOUT_S,
+    Found,
+    Ledger,
+    compare,
+    load,
+    more_acknowledged,
+)
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.xdist_group("durability")
 
-WRITERS = 6
+ROUNDS = 3
 LOAD = 150
 """Puts that must be acknowledged before the kill, and again after it."""
-RESUME_TIMEOUT_S = 15.0
-CALL_TIMEOUT_S = 2.0
-PREFIX = b"/durable/"
 
 Record = Callable[[str, object], None]
-
-
-@attrs.define
-class Ledger:
-    """What became of each put. Keys are used once; the value is the key again."""
-
-    acknowledged: dict[bytes, int] = attrs.field(factory=dict)
-    unknown: set[bytes] = attrs.field(factory=set)
-    refused: set[bytes] = attrs.field(factory=set)
-    newest_start: float = 0.0
-    """When the youngest of the acknowledged puts was begun."""
-
-
-@attrs.frozen
-class Found:
-    """One member's answer, held against the ledger."""
-
-    member: str
-    lost: list[bytes]
-    moved: list[bytes]
-    """Acknowledged at one revision, found at another or with another value."""
-    invented: list[bytes]
-    """Refused for certain, or never put, and there all the same."""
-
-    @property
-    def right(self) -> bool:
-        return not (self.lost or self.moved or self.invented)
 
 
 DECLARED = {
@@ -95,55 +73,6 @@ def ledger(engine: str) -> Ledger:
     return Ledger()
 
 
-async def write(cluster: Cluster, ledger: Ledger, name: str, first: int) -> None:
-    """Put one key after the other, for ever; the ``first`` member is tried first."""
-    endpoints = cluster.endpoints[first:] + cluster.endpoints[:first]
-    async with AsyncClient(endpoints, timeout_s=CALL_TIMEOUT_S, dial_timeout_s=0.5) as client:
-        number = 0
-        while True:
-            number += 1
-            key = PREFIX + f"{name}/{number}".encode()
-            began = time.monotonic()
-            # Unknown until told otherwise: a writer may be cancelled inside the call.
-            ledger.unknown.add(key)
-            try:
-                revision = (await client.put(key, key)).header.revision
-            except OutcomeUnknown:
-                continue
-            except EtcdError:
-                ledger.refused.add(key)
-                await asyncio.sleep(0.02)
-            else:
-                ledger.acknowledged[key] = revision
-                ledger.newest_start = max(ledger.newest_start, began)
-            ledger.unknown.discard(key)
-
-
-@asynccontextmanager
-async def load(cluster: Cluster, ledger: Ledger, name: str) -> AsyncIterator[None]:
-    """Run the writers while the block runs."""
-    writers = [
-        asyncio.create_task(write(cluster, ledger, f"{name}/{number}", number % 3))
-        for number in range(WRITERS)
-    ]
-    try:
-        yield
-        for writer in writers:
-            assert not writer.done(), writer
-    finally:
-        for writer in writers:
-            writer.cancel()
-        await asyncio.gather(*writers, return_exceptions=True)
-
-
-async def more_acknowledged(ledger: Ledger, count: int) -> None:
-    """Wait until so many more puts are acknowledged."""
-    wanted = len(ledger.acknowledged) + count
-    await wait_until(
-        lambda: len(ledger.acknowledged) >= wanted, RESUME_TIMEOUT_S, "puts are acknowledged"
-    )
-
-
 async def resumed(ledger: Ledger, since: float) -> float:
     """Wait for a put that was begun after ``since`` and acknowledged; return the seconds."""
     await wait_until(
@@ -160,22 +89,6 @@ async def leader_and_followers(cluster: Cluster) -> tuple[Member, list[Member]]:
     (leader,) = {status.leader for status in statuses}
     ordered = dict(zip(ids, cluster.members, strict=True))
     return ordered.pop(leader), list(ordered.values())
-
-
-def compare(member: str, pairs: Mapping[bytes, KeyValue], ledger: Ledger) -> Found:
-    """Hold what one member has against the ledger."""
-    known = ledger.acknowledged
-    moved = {
-        key
-        for key in known.keys() & pairs.keys()
-        if (pairs[key].mod_revision, pairs[key].value) != (known[key], key)
-    }
-    return Found(
-        member,
-        lost=sorted(known.keys() - pairs.keys()),
-        moved=sorted(moved),
-        invented=sorted(pairs.keys() - known.keys() - ledger.unknown),
-    )
 
 
 async def read_back(cluster: Cluster, ledger: Ledger) -> list[Found]:
@@ -286,3 +199,13 @@ async def test_kill_of_all(
     tell(record_property, "all three", declared, fault, ledger, answers, gap_s)
     assert fault in declared.survives
     assert all(each.right for each in answers), answers
+
+
+async def test_rounds_of_kills_of_all_while_the_log_is_compacted(
+    tmp_path: Path, record_property: Record
+) -> None:
+    """A sample, on the native engine; ``tests.kvstore.kill_rounds`` runs as many as one likes."""
+    lines: list[str] = []
+    tally = await rounds_of_kills(tmp_path, ROUNDS, say=lines.append)
+    record_property("counted", f"{tally.rounds} rounds of kill -9 of all three: {lines[-1]}")
+    assert tally.rounds == ROUNDS and not tally.wrong, tally.wrong

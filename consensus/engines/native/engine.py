@@ -19,7 +19,7 @@ import structlog
 
 from consensus.engine import Capabilities, Engine, EngineHost, Fault
 from consensus.engines.native.bootstrap import GROUP_ID, LOG_FILES, directory_identity
-from consensus.engines.native.driver import Driver
+from consensus.engines.native.driver import CATCH_UP_ENTRIES, Driver
 from consensus.errors import (
     ConfigError,
     ConsensusError,
@@ -84,7 +84,8 @@ class NativeEngine(Engine):
         cluster: the cluster's name; peers of another one are refused.
         election_timeout_ms: a follower campaigns after this to twice this without a leader.
         heartbeat_interval_ms: the length of a tick, and between a leader's heartbeats.
-        snapshot_entries: applied entries after which the log is shortened.
+        snapshot_entries: applied entries after which the log is shortened; as many are kept, and
+            not more than ``CATCH_UP_ENTRIES``, for members that were briefly away.
         dial: where to reach a peer, where that is not its own address (a proxy, for instance).
         listen: where to listen, "host:port", where that is not this member's own address.
     """
@@ -195,6 +196,7 @@ class NativeEngine(Engine):
                 flush=self._transport.flush,
                 group_id=GROUP_ID,
                 snapshot_entries=self._snapshot_entries,
+                catch_up_entries=min(CATCH_UP_ENTRIES, self._snapshot_entries),
                 incarnation=data.begin(at_least=int(time.time())),
             )
         except DataDamaged as error:
