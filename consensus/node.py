@@ -18,6 +18,7 @@ import hashlib
 import heapq
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ import structlog
 
 from consensus import failpoints
 from consensus.clock import Clock, SystemClock
+from consensus.deadlines import Deadlines
 from consensus.engine import Engine
 from consensus.errors import (
     ConsensusError,
@@ -100,16 +102,17 @@ class Node:
         self._incarnation = secrets.randbits(64)
         self._sequence = 0
         self._outbox: list[Proposal] = []
-        self._pending: dict[ProposalId, asyncio.Future[Applied]] = {}
+        self._pending: dict[int, asyncio.Future[Applied]] = {}
         self._applied = Position()
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._waiter_number = 0
-        self._next_read: asyncio.Future[None] | None = None
+        self._next_reads: list[asyncio.Future[None]] = []
         self._read_task: asyncio.Task[None] | None = None
         self._halted_reason = ""
         self._removed = False
         self._halted: asyncio.Future[str] | None = None
         self._stopped = False
+        self._deadlines = Deadlines()
         self._loop: asyncio.AbstractEventLoop
 
     # -- life ---------------------------------------------------------------------------------
@@ -183,18 +186,19 @@ class Node:
         if len(self._pending) >= PROPOSALS_PENDING_MAX:
             raise QueueFull(f"{PROPOSALS_PENDING_MAX} proposals are under way on this node")
         self._sequence += 1
-        identity = ProposalId(self._member, self._incarnation, self._sequence)
+        sequence = self._sequence
+        identity = ProposalId(self._member, self._incarnation, sequence)
         future: asyncio.Future[Applied] = self._loop.create_future()
-        self._pending[identity] = future
+        self._pending[sequence] = future
         if not self._outbox:
             self._loop.call_soon(self._flush)
         self._outbox.append(Proposal(identity, self._clock.now_ms(), command))
-        deadline = self._loop.call_later(timeout_s, self._expire, identity, timeout_s)
+        deadline = self._deadlines.add(timeout_s, partial(self._expire, identity, timeout_s))
         try:
             return await future
         finally:
             deadline.cancel()
-            self._pending.pop(identity, None)
+            del self._pending[sequence]
 
     async def query(
         self,
@@ -227,15 +231,15 @@ class Node:
             ReadFailed: not confirmed, or not applied, in ``timeout_s`` seconds.
         """
         self._check_running()
-        if self._next_read is None:
-            self._next_read = self._loop.create_future()
-            if self._read_task is None:
-                self._read_task = self._loop.create_task(self._run_reads())
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._next_reads.append(future)
+        if self._read_task is None:
+            self._read_task = self._loop.create_task(self._run_reads())
+        deadline = self._deadlines.add(timeout_s, partial(_give_up, future, timeout_s))
         try:
-            async with asyncio.timeout(timeout_s):
-                await asyncio.shield(self._next_read)
-        except TimeoutError:
-            raise ReadFailed(f"no quorum confirmed the read in {timeout_s:g} s") from None
+            await future
+        finally:
+            deadline.cancel()
         return self._applied.index
 
     async def wait_applied(self, index: int) -> None:
@@ -344,15 +348,21 @@ class Node:
         self._applied = Position(last.index, last.term, clock_ms, self._applied.group_id)
         pending = self._pending
         if pending:
+            member, incarnation = self._member, self._incarnation
             for item, result in zip(batch, results, strict=True):
-                future = pending.get(item.proposal.id)
+                identity = item.proposal.id
+                if identity.incarnation != incarnation or identity.member != member:
+                    continue
+                future = pending.get(identity.sequence)
                 if future is not None and not future.done():
                     future.set_result(Applied(item.term, item.index, result))
         self._wake_waiters()
 
     def dropped(self, proposal: ProposalId, error: ConsensusError) -> None:
         """Tell the caller what is known about a proposal that will not be seen committed."""
-        future = self._pending.get(proposal)
+        if proposal.incarnation != self._incarnation or proposal.member != self._member:
+            return
+        future = self._pending.get(proposal.sequence)
         if future is not None and not future.done():
             future.set_exception(error)
 
@@ -421,27 +431,21 @@ class Node:
 
     async def _run_reads(self) -> None:
         """Serve the waiting reads, one ReadIndex at a time, until none waits."""
-        batch: asyncio.Future[None] | None = None
+        batch: list[asyncio.Future[None]] = []
         try:
-            while (batch := self._next_read) is not None:
-                self._next_read = None
+            while self._next_reads:
+                batch, self._next_reads = self._next_reads, []
                 try:
                     index = await self.engine.read_index(READ_TIMEOUT_S)
                     await self.wait_applied(index)
                 except ConsensusError as error:
-                    if not batch.done():
-                        batch.set_exception(error)
-                        batch.exception()  # seen: every caller may have given up already
+                    _settle(batch, error)
                 else:
-                    if not batch.done():
-                        batch.set_result(None)
+                    _settle(batch, None)
         finally:
             self._read_task = None
-            left, self._next_read = self._next_read, None
-            for waiting in (batch, left):
-                if waiting is not None and not waiting.done():
-                    waiting.set_exception(Stopped("the node was stopped"))
-                    waiting.exception()
+            left, self._next_reads = self._next_reads, []
+            _settle([*batch, *left], Stopped("the node was stopped"))
 
     def _wake_waiters(self) -> None:
         waiters = self._waiters
@@ -460,3 +464,18 @@ class Node:
             if not future.done():
                 future.set_exception(error)
         self._waiters.clear()
+
+
+def _settle(waiting: Iterable[asyncio.Future[None]], error: ConsensusError | None) -> None:
+    """Tell every reader that still waits."""
+    for future in waiting:
+        if not future.done():
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+
+def _give_up(future: asyncio.Future[None], timeout_s: float) -> None:
+    if not future.done():
+        future.set_exception(ReadFailed(f"no quorum confirmed the read in {timeout_s:g} s"))

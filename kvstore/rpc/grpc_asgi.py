@@ -15,11 +15,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import structlog
 from google.protobuf.message import DecodeError, Message
 
+from consensus.deadlines import Deadline, Deadlines
 from kvstore.errors import SERVER_STOPPED, Code, EtcdError, Status
 from kvstore.rpc.framing import (
     ACCEPT_ENCODING,
@@ -84,7 +86,7 @@ class Disconnected(Exception):
 class GrpcCall:
     """One call's state, whatever its kind. Also the ``Call`` that unary handlers see."""
 
-    __slots__ = ("_send", "_task", "_timer", "encoding", "ended_by", "metadata", "started")
+    __slots__ = ("_deadline", "_send", "_task", "encoding", "ended_by", "metadata", "started")
 
     def __init__(self, metadata: Metadata, send: Send) -> None:
         self.metadata = metadata
@@ -93,9 +95,9 @@ class GrpcCall:
         self.ended_by: Status | None = None
         self._send = send
         self._task: asyncio.Task[Any] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadline: Deadline | None = None
 
-    def begin(self) -> None:
+    def begin(self, deadlines: Deadlines) -> None:
         """Note the task that serves this call, and arm its deadline.
 
         Raises:
@@ -106,8 +108,7 @@ class GrpcCall:
             check_encoding(self.encoding)
         timeout = self.metadata.get(b"grpc-timeout")
         if timeout is not None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(timeout_s(timeout), self.end, DEADLINE)
+            self._deadline = deadlines.add(timeout_s(timeout), partial(self.end, DEADLINE))
 
     def end(self, status: Status) -> None:
         """End the call from outside its task, with ``status`` for the client.
@@ -120,9 +121,9 @@ class GrpcCall:
 
     def settle(self) -> None:
         """The handler is done: from here the deadline no longer matters."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
         self._task = None
 
     async def finish(self, status: Status | None) -> None:
@@ -251,6 +252,7 @@ class GrpcApp:
         self._limit = max_request_bytes + OVERHEAD_BYTES
         self._status_of = status_of
         self._calls: set[GrpcCall] = set()
+        self._deadlines = Deadlines()
         self._closing = False
         self.traffic = Traffic()
 
@@ -291,7 +293,7 @@ class GrpcApp:
         call = GrpcCall(metadata, send)
         self._calls.add(call)
         try:
-            call.begin()
+            call.begin(self._deadlines)
             payload = await self._read_one(call, receive)
             method.stats.received += 1
             response = await method.handler(parse(method, payload), call)
@@ -349,7 +351,7 @@ class GrpcApp:
         stream = GrpcStream(method, metadata, receive, send, reader, self.traffic)
         self._calls.add(stream)
         try:
-            stream.begin()
+            stream.begin(self._deadlines)
             if method.kind is Kind.BIDI_STREAM:
                 await stream.open()
             await method.handler(stream)

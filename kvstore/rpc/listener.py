@@ -48,6 +48,8 @@ def h2corn_config(
         bind=bind,
         grpc=True,
         lifespan="off",
+        # h2corn: 2. With one, no thread of it wakes another: a request costs a tenth less.
+        runtime_threads=1,
         access_log=False,
         log_format=log_format,
         # etcd: math.MaxUint32 (h2corn: 256). A client with many watches opens many streams.
