@@ -162,6 +162,9 @@ class _Screen:
     default=None,
     help="Directory for pages, histories and logs [default: runs/matrix-DATE-TIME].",
 )
+@click.option(
+    "--resume", is_flag=True, help="Go on with the matrix in --out: only what it has not proved."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
 def matrix(
     engines: str,
@@ -176,6 +179,7 @@ def matrix(
     time_limit: float | None,
     at_least: int,
     out: Path | None,
+    resume: bool,
     as_json: bool,
 ) -> None:
     """Run workloads under packages of faults on engines, and write one page of them all.
@@ -190,6 +194,8 @@ def matrix(
     """
     if rotate and not is_smoke:
         raise click.UsageError("--rotate goes with --smoke")
+    if resume and out is None:
+        raise click.UsageError("--resume goes with --out: name the directory of the matrix")
     try:
         if is_smoke:
             chosen = smoke(rotate)
@@ -207,10 +213,11 @@ def matrix(
     out = out or Path("runs") / f"matrix-{datetime.now():%Y%m%d-%H%M%S}"
     options = MatrixOptions(out, seconds, seed, jobs, time_limit, at_least)
     cells = list(controls_first(chosen)) if not is_smoke else chosen
+    before = _earlier(out) if resume else None
     screen = _Screen(as_json, len(cells))
     try:
         with screen:
-            result = asyncio.run(run_matrix(cells, options, screen.watch, screen.finished))
+            result = asyncio.run(run_matrix(cells, options, screen.watch, screen.finished, before))
         result.about = {
             "seed": str(seed),
             "load": f"{seconds:g} s in each cell, {jobs} cells at once",
@@ -230,3 +237,14 @@ def matrix(
     else:
         screen.summary(result, path)
     sys.exit(EXIT_CODES[result.verdict])
+
+
+def _earlier(directory: Path) -> MatrixResult:
+    """What came of the matrix in a directory."""
+    path = directory / JSON_NAME
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        cells = [CellStanding.from_json(cell) for cell in document["cells"]]
+        return MatrixResult(cells, seconds=float(document["seconds"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise click.UsageError(f"--resume: {path} is no matrix of before: {error}") from error

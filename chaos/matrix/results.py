@@ -57,6 +57,22 @@ class CellStanding:
     report: str = ""
     replay: str = ""
 
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> CellStanding:
+        """What ``as_json`` wrote.
+
+        Raises:
+            KeyError, ValueError, TypeError: it is something else.
+        """
+        fields = dict(document)
+        cell = MatrixCell(*(fields.pop(name) for name in ("engine", "workload", "package")))
+        return cls(cell, Standing(fields.pop("standing")), **fields)
+
+    @property
+    def proved_nothing(self) -> bool:
+        """Whether it may be run again."""
+        return self.standing in (Standing.INVALID, Standing.UNKNOWN)
+
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         document = attrs.asdict(self, filter=attrs.filters.exclude("cell", "standing"))

@@ -65,11 +65,23 @@ async def run_matrix(
     options: MatrixOptions,
     watcher: Watcher,
     finished: Callable[[CellStanding], None],
+    before: MatrixResult | None = None,
 ) -> MatrixResult:
-    """Run the cells in order, ``options.jobs`` at once, and return what came of them."""
+    """Run the cells in order, ``options.jobs`` at once, and return what came of them.
+
+    Args:
+        cells: all that the matrix has.
+        options: how they are run.
+        watcher: is told what the running cells do.
+        finished: is told of each cell that is over.
+        before: what came of an earlier run in the same directory; its cells are not run again.
+    """
     began = time.monotonic()
-    result = MatrixResult(needed=options.needed)
-    waiting = list(cells)
+    before = before or MatrixResult()
+    kept = [cell for cell in before.cells if cell.cell in cells and not cell.proved_nothing]
+    result = MatrixResult(list(kept), needed=options.needed)
+    over = {cell.cell for cell in kept}
+    waiting = [cell for cell in cells if cell not in over]
     longest = 0.0
 
     def time_for_one_more() -> bool:
@@ -83,7 +95,7 @@ async def run_matrix(
             cell = waiting.pop(0)
             standing = await _run(cell, options, watcher, 1)
             longest = max(longest, standing.seconds)
-            if _proved_nothing(standing) and time_for_one_more():
+            if standing.proved_nothing and time_for_one_more():
                 standing = await _run(cell, options, watcher, ATTEMPTS_MAX)
                 longest = max(longest, standing.seconds)
             result.cells.append(standing)
@@ -95,12 +107,8 @@ async def run_matrix(
     order = {cell: number for number, cell in enumerate(cells)}
     result.cells.sort(key=lambda standing: order[standing.cell])
     result.not_begun = waiting
-    result.seconds = time.monotonic() - began
+    result.seconds = before.seconds + time.monotonic() - began
     return result
-
-
-def _proved_nothing(standing: CellStanding) -> bool:
-    return standing.standing in (Standing.INVALID, Standing.UNKNOWN)
 
 
 def replay_command(cell: MatrixCell, seconds: float, seed: int) -> str:
@@ -117,7 +125,10 @@ async def _run(
 ) -> CellStanding:
     began = time.monotonic()
     seed = options.seed + attempt - 1
-    name = cell.name if attempt == 1 else f"{cell.name}-again"
+    name, number = cell.name, 1
+    while (options.directory / name).exists():
+        number += 1
+        name = f"{cell.name}-{number}"
     directory = options.directory / name
     spec = {
         **attrs.asdict(cell),

@@ -147,6 +147,31 @@ async def test_no_cell_is_begun_that_would_end_after_the_limit(
     assert result.verdict is Verdict.INVALID, "too few cells prove nothing"
 
 
+async def test_a_matrix_goes_on_with_what_it_has_not_proved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Script("ok", "invalid", "invalid")
+    monkeypatch.setattr(runner, "_run", first.run)
+    before = await matrix_of(first, MatrixOptions(tmp_path, 1, 1, jobs=1), 2)
+    read_back = [CellStanding.from_json(cell) for cell in before.as_json()["cells"]]
+    assert read_back == before.cells
+    second = Script("violated", "ok")
+    monkeypatch.setattr(runner, "_run", second.run)
+    cells = [MatrixCell("native", "register", str(number)) for number in range(3)]
+    result = await run_matrix(
+        cells,
+        MatrixOptions(tmp_path, 1, 1, jobs=1),
+        lambda _cell, _text: None,
+        lambda _standing: None,
+        MatrixResult(read_back),
+    )
+    assert [cell.standing.value for cell in result.cells] == ["ok", "violated", "ok"]
+    for words in (["--resume"], ["--resume", "--out", str(tmp_path / "nowhere")]):
+        refused = CliRunner().invoke(main, ["matrix", *words])
+        assert refused.exit_code == 2
+        assert "--resume" in refused.output
+
+
 def test_the_pages_say_what_is_not_ok_and_how_to_run_it_again(tmp_path: Path) -> None:
     ok = CellStanding(CELL, Standing.OK, operations={"ok": 1234, "fail": 0, "info": 1})
     bad = CellStanding(
