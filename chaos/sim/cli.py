@@ -19,6 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from chaos.sim.runner import (
+    ENGINES,
+    NATIVE,
     Outcome,
     Summary,
     digests_elsewhere,
@@ -43,6 +45,7 @@ class _Request:
     time_limit: float | None
     replay: int
     as_json: bool
+    engine: str = NATIVE
     planned: range | None = None
     """The fixed seeds asked for; None for one seed alone."""
 
@@ -87,6 +90,13 @@ class _Request:
     help="Run so many of the seeds again in another process and compare what happened.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=None, help="Run this one seed only.")
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default=NATIVE,
+    show_default=True,
+    help="native: our own. pysyncobj: the library as it is, which breaks its promises.",
+)
 @click.option("--trace", is_flag=True, help="With --seed: print everything that happens.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
 def sim(
@@ -98,13 +108,15 @@ def sim(
     time_limit: float | None,
     replay: int,
     seed: int | None,
+    engine: str,
     trace: bool,
     as_json: bool,
 ) -> None:
-    """Run whole clusters of the native engine in one process each, under faults, by seed.
+    """Run whole clusters of an engine in one process each, under faults, by seed.
 
     Clock, network and disks are simulated; core, log and driver are the real ones. Raft's promises
-    are checked after every event. A seed decides everything and replays exactly.
+    are checked after every event. A seed decides everything and replays exactly. PySyncObj runs
+    unmodified, its processes are only ever killed, and what its callers see is checked.
 
     \b
     Examples:
@@ -117,7 +129,7 @@ def sim(
     if from_commit is not None and time_limit is None:
         raise click.UsageError("--from-commit goes on without end: give --time-limit too")
     planned = range(start, start + seeds) if seed is None else None
-    request = _Request(seconds, jobs, time_limit, replay, as_json, planned)
+    request = _Request(seconds, jobs, time_limit, replay, as_json, engine, planned)
     if seed is not None:
         _one(seed, request, trace=trace)
     chosen: Iterable[int] = range(start, start + seeds)
@@ -129,7 +141,7 @@ def sim(
 
 
 def _one(seed: int, request: _Request, *, trace: bool) -> None:
-    outcome = run_seed(seed, request.seconds, click.echo if trace else None)
+    outcome = run_seed(seed, request.seconds, click.echo if trace else None, request.engine)
     summary = Summary()
     summary.add(outcome)
     if request.as_json:
@@ -163,6 +175,7 @@ def _many(chosen: Iterable[int], request: _Request) -> None:
                 seconds=request.seconds,
                 jobs=request.jobs,
                 time_limit_s=request.time_limit,
+                engine=request.engine,
             )
         rest = set() if request.planned is None else set(request.planned) - set(summary.digests)
         if rest and not request.as_json:
@@ -191,7 +204,7 @@ def _replay(summary: Summary, request: _Request) -> dict[int, tuple[str, str]]:
     again = sorted(summary.digests)[: request.replay]
     if not again:
         return {}
-    elsewhere = digests_elsewhere(again, request.seconds)
+    elsewhere = digests_elsewhere(again, request.seconds, request.engine)
     return {
         seed: (summary.digests[seed], elsewhere[seed])
         for seed in again
@@ -205,7 +218,8 @@ def _verdict(summary: Summary, differing: dict[int, tuple[str, str]]) -> Verdict
 
 def _command(outcome: Outcome, request: _Request) -> str:
     """Return the one command that replays a seed."""
-    return f"chaos sim --seed {outcome.seed} --seconds {request.seconds:g} --trace"
+    engine = "" if request.engine == NATIVE else f" --engine {request.engine}"
+    return f"chaos sim --seed {outcome.seed} --seconds {request.seconds:g}{engine} --trace"
 
 
 def _document(
@@ -222,7 +236,7 @@ def _document(
         "replayed": min(request.replay, summary.seeds),
         "replayed_differently": sorted(differing),
         "counts": dict(sorted(summary.counts.items())),
-        "without_effect": summary.without_effect,
+        "without_effect": summary.without_effect if request.engine == NATIVE else [],
         "violations": [
             {
                 "seed": outcome.seed,
@@ -286,7 +300,7 @@ def _show(
     for what, times in sorted(summary.counts.items()):
         table.add_row(escape(what), f"{times:,}")
     console.print(table)
-    if summary.seeds > 1 and summary.without_effect:
+    if summary.seeds > 1 and request.engine == NATIVE and summary.without_effect:
         _say(console, f"never in these seeds: {', '.join(summary.without_effect)}")
     for outcome in summary.violations[:VIOLATIONS_SHOWN_MAX]:
         _violation(console, outcome, request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from chaos.sim import audit
 from chaos.sim.disk import CrashMode, SimDisk, SimulatedCrash
@@ -81,6 +81,8 @@ class Member:
         self.clock_offset_ms = 0
         self._bootstrap = bootstrap
         self._sequence = 0
+        self._deferred: list[tuple[Callable[[Any], None], Any]] = []
+        self._wakes_at = 0
         self._observed: tuple[int, int, Role] | None = None
         self._before: tuple[Vote, int, int] | None = None
         self._audited = 0
@@ -218,13 +220,27 @@ class Member:
         if self.driver is None or self.incarnation != incarnation:
             return
         world = self.world
-        ready = max(self.paused_until, self.busy_until)
-        if ready > world.now:
-            world.at(ready, self._tick, incarnation)
+        if self.paused_until > world.now or self.busy_until > world.now:
+            self._defer(self._tick, incarnation)
             return
         self.driver.tick()
         self.pump()
         world.at(world.now + self.tick_us, self._tick, incarnation)
+
+    def _defer(self, action: Callable[[Any], None], argument: Any) -> None:
+        """Put something off until this member gets to it."""
+        self._deferred.append((action, argument))
+        until = max(self.paused_until, self.busy_until)
+        if self._wakes_at <= self.world.now:
+            self._wakes_at = until
+            self.world.at(until, self.wake, None)
+
+    def wake(self, _: None = None) -> None:
+        """Do what was put off; what finds this member busy again is put off again."""
+        self._wakes_at = 0
+        deferred, self._deferred = self._deferred, []
+        for action, argument in deferred:
+            action(argument)
 
     def receive(self, message: AnyMessage) -> None:
         """Take in a message, now or when this member gets to it."""
@@ -234,7 +250,7 @@ class Member:
         world = self.world
         now = world.now
         if self.paused_until > now or self.busy_until > now:
-            world.at(max(self.paused_until, self.busy_until), self.receive, message)
+            self._defer(self.receive, message)
             return
         world.trace.message(now, message)
         driver.receive(message)

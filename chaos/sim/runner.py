@@ -25,9 +25,12 @@ from typing import Any, Final
 import attrs
 
 from chaos.sim.invariants import Violation
+from chaos.sim.stock.world import StockWorld
 from chaos.sim.world import SECONDS, World
 from chaos.verdict import Verdict
 
+NATIVE, PYSYNCOBJ = "native", "pysyncobj"
+ENGINES: Final = (NATIVE, PYSYNCOBJ)
 CHUNK: Final = 4
 """Seeds given to a worker at once: few, so that a time limit is kept."""
 FRAMES_MAX: Final = 6
@@ -118,7 +121,10 @@ class Summary:
 
 
 def run_seed(
-    seed: int, seconds: float = SECONDS, say: Callable[[str], None] | None = None
+    seed: int,
+    seconds: float = SECONDS,
+    say: Callable[[str], None] | None = None,
+    engine: str = NATIVE,
 ) -> Outcome:
     """Run one seed; ``say`` is called with a line about everything that happens."""
     # What a run leaves behind in circles is young: looking at nothing else saves a tenth.
@@ -126,7 +132,7 @@ def run_seed(
     gc.disable()
     began = time.process_time()
     try:
-        outcome = _run_seed(seed, seconds, say)
+        outcome = _run_seed(seed, seconds, say, engine)
         gc.collect(0)
     finally:
         if collecting:
@@ -134,11 +140,11 @@ def run_seed(
     return attrs.evolve(outcome, cpu_s=time.process_time() - began)
 
 
-def _run_seed(seed: int, seconds: float, say: Callable[[str], None] | None) -> Outcome:
+def _run_seed(seed: int, seconds: float, say: Callable[[str], None] | None, engine: str) -> Outcome:
     error = ""
-    world: World | None = None
+    world: World | StockWorld | None = None
     try:
-        world = World(seed, say=say)
+        world = World(seed, say=say) if engine == NATIVE else StockWorld(seed, say=say)
         world.run(seconds)
     except Violation as violation:
         error = str(violation)
@@ -152,7 +158,7 @@ def _run_seed(seed: int, seconds: float, say: Callable[[str], None] | None) -> O
         seconds=world.now / 1e6 if world else 0.0,
         cpu_s=0.0,
         events=world.events if world else 0,
-        acknowledged=world.promises.acknowledged if world else 0,
+        acknowledged=world.acknowledgements if world else 0,
         counts=dict(sorted(world.counts.items())) if world else {},
         options=world.options.differences() if world else {},
     )
@@ -181,13 +187,14 @@ def run_seeds(
     seconds: float = SECONDS,
     jobs: int = 1,
     time_limit_s: float | None = None,
+    engine: str = NATIVE,
 ) -> None:
     """Run seeds in order on ``jobs`` processes, until they or the time are used up."""
     deadline = None if time_limit_s is None else time.monotonic() + time_limit_s
     left = iter(seeds)
     if jobs == 1:
         for seed in left:
-            report(run_seed(seed, seconds))
+            report(run_seed(seed, seconds, engine=engine))
             if deadline is not None and time.monotonic() >= deadline:
                 return
         return
@@ -199,7 +206,7 @@ def run_seeds(
                 chunk = list(islice(left, CHUNK))
                 if not chunk:
                     break
-                running.add(pool.submit(_run_chunk, chunk, seconds))
+                running.add(pool.submit(_run_chunk, chunk, seconds, engine))
             if not running:
                 return
             done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -207,11 +214,13 @@ def run_seeds(
                 report(outcome)
 
 
-def _run_chunk(seeds: Sequence[int], seconds: float) -> list[Outcome]:
-    return [run_seed(seed, seconds) for seed in seeds]
+def _run_chunk(seeds: Sequence[int], seconds: float, engine: str) -> list[Outcome]:
+    return [run_seed(seed, seconds, engine=engine) for seed in seeds]
 
 
-def digests_elsewhere(seeds: Sequence[int], seconds: float = SECONDS) -> dict[int, str]:
+def digests_elsewhere(
+    seeds: Sequence[int], seconds: float = SECONDS, engine: str = NATIVE
+) -> dict[int, str]:
     """Run seeds in a new process with another seed of ``hash``, and return their trace hashes.
 
     Raises:
@@ -220,7 +229,7 @@ def digests_elsewhere(seeds: Sequence[int], seconds: float = SECONDS) -> dict[in
     other = "1" if os.environ.get("PYTHONHASHSEED") == "2" else "2"
     finished = subprocess.run(
         [sys.executable, "-m", "chaos.sim.runner"],
-        input=json.dumps({"seeds": list(seeds), "seconds": seconds}),
+        input=json.dumps({"seeds": list(seeds), "seconds": seconds, "engine": engine}),
         capture_output=True,
         text=True,
         timeout=REPLAY_TIMEOUT_S,
@@ -233,9 +242,11 @@ def digests_elsewhere(seeds: Sequence[int], seconds: float = SECONDS) -> dict[in
 
 def _main() -> None:
     asked = json.load(sys.stdin)
-    json.dump(
-        {seed: run_seed(seed, asked["seconds"]).digest for seed in asked["seeds"]}, sys.stdout
-    )
+    digests = {
+        seed: run_seed(seed, asked["seconds"], engine=asked["engine"]).digest
+        for seed in asked["seeds"]
+    }
+    json.dump(digests, sys.stdout)
 
 
 if __name__ == "__main__":

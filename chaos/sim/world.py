@@ -167,6 +167,11 @@ class World:
             if member.base_index < index and not member.flipped
         }
 
+    @property
+    def acknowledgements(self) -> int:
+        """How many commands callers were told were applied."""
+        return self.promises.acknowledged
+
     def acknowledged(self, index: int) -> None:
         """A caller was told that its command was applied."""
         self.promises.told_applied(index)
@@ -192,6 +197,7 @@ class World:
             member.disk.fail_next_sync = False
             member.disk.full = False
             member.start()
+            member.wake()
         self.admin.replace_damaged()
 
     def _sweep(self, _: None) -> None:
