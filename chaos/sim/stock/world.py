@@ -29,8 +29,9 @@ TICK_US: Final = 50_000
 DELAY_US: Final = (200, 5_000)
 CALLS_PER_S: Final = 10.0
 BATCHES: Final = (1, 1, 5, 10)
+WAKE_US: Final = 2_000
 READ_US: Final = 10
-SEND_US: Final = 500
+SEND_US: Final = 100
 """What a look at the clock and a message cost: the library sends in a loop until time is up."""
 IN_MEMORY: Final = Path("/dev/shm")
 """Where files are quick; they need not outlive the run."""
@@ -87,6 +88,8 @@ class _Member:
         self.life = 0
         self.fuse = 0
         self.checked = 0
+        self.busy_until = 0
+        self.woken = False
 
     def burn(self) -> None:
         """One more record is to be written; the fuse may end here."""
@@ -117,7 +120,7 @@ class StockWorld:
         self._calling = True
         self._heap: list[tuple[int, int, Callable[[Any], None], Any]] = []
         self._number = 0
-        self._read_us = 0
+        self._clock_us = 0
         self._commands = 0
         self._told: list[bytes] = []
         self._canonical: list[bytes] = []
@@ -161,8 +164,8 @@ class StockWorld:
 
     def _read_clock(self) -> float:
         """The library's clock, in seconds. It loops until time has passed: each look takes some."""
-        self._read_us = max(self._read_us + READ_US, self.now)
-        return self._read_us / SECOND_US
+        self._clock_us += READ_US
+        return self._clock_us / SECOND_US
 
     def _at(self, time_us: int, action: Callable[[Any], None], argument: Any = None) -> None:
         self._number += 1
@@ -210,6 +213,7 @@ class StockWorld:
             return
         member.life += 1
         others = [name for name in self._members if name != member.name]
+        self._clock_us = self.now
         self.trace.note(self.now, "start", member.name, member.life)
 
         def send(receiver: str, payload: bytes) -> None:
@@ -219,6 +223,8 @@ class StockWorld:
             member.name, others, member.directory, self.options.settings, send, member.burn
         )
         member.checked = 0
+        member.busy_until = self.now
+        member.woken = False
         for other in others:
             self._connect(member.name, other)
         self._at(self.now + self._prng.randrange(TICK_US), self._tick, (member, member.life))
@@ -240,8 +246,17 @@ class StockWorld:
         member, life = who
         if member.instance is None or member.life != life:
             return
+        if member.busy_until > self.now:
+            self._at(member.busy_until, self._tick, who)
+            return
         self._do(member, member.instance.tick)
         self._at(self.now + TICK_US, self._tick, who)
+
+    def _wake(self, who: tuple[_Member, int]) -> None:
+        member, life = who
+        if member.instance is not None and member.life == life:
+            self._do(member, member.instance.tick)
+            member.woken = False
 
     def _do(self, member: _Member, act: Callable[[], None]) -> None:
         """Let a member act, as the library's own thread does: what it raises is not the end."""
@@ -249,10 +264,9 @@ class StockWorld:
         if instance is None:
             return
         led = instance.leads
+        self._clock_us = max(self.now, member.busy_until)
         try:
             act()
-            if act != instance.tick:
-                instance.tick()
         except SimulatedCrash:
             self.counts["kills inside"] += 1
             self._stop(member)
@@ -262,6 +276,10 @@ class StockWorld:
         except Exception as error:
             self.counts[f"raised {type(error).__name__}"] += 1
             self.trace.note(self.now, "raised", member.name, type(error).__name__)
+        member.busy_until = self._clock_us
+        if not member.woken:
+            member.woken = True  # its poll returns, and a turn of its loop follows
+            self._at(member.busy_until + WAKE_US, self._wake, (member, member.life))
         if instance.leads and not led:
             self.counts["elections won"] += 1
         self._check_applied(member, instance)
@@ -270,7 +288,7 @@ class StockWorld:
 
     def _send(self, sender: str, receiver: str, payload: bytes) -> None:
         low, high = DELAY_US
-        self._read_us = max(self._read_us, self.now) + SEND_US
+        self._clock_us += SEND_US
         link = (sender, receiver)
         arrives = self.now + low + int(self._prng.random() * (high - low))
         arrives = self._arrives[link] = max(arrives, self._arrives.get(link, 0))
@@ -280,6 +298,9 @@ class StockWorld:
         link, epoch, payload = what
         member = self._members[link[1]]
         if epoch != self._epochs[link] or member.instance is None:
+            return
+        if member.busy_until > self.now:
+            self._at(member.busy_until, self._deliver, what)
             return
         # A snapshot says when it was packed, by a clock that is not simulated.
         what_it_says = 0 if b"serialized" in payload else zlib.crc32(payload)
