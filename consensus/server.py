@@ -51,7 +51,10 @@ def describe(status: NodeStatus, notes: Sequence[str] = ()) -> dict[str, Any]:
         "applied_index": status.applied_index,
         "pending_proposals": status.pending_proposals,
         "halted": status.halted,
-        "members": [attrs.asdict(member) for member in engine.members],
+        "members": [
+            {**attrs.asdict(member), "context": encode_result(member.context)}
+            for member in engine.members
+        ],
         "engine": dict(engine.details),
         "notes": list(notes),
     }

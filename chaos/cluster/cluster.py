@@ -29,7 +29,7 @@ from chaos.cluster.links import (
 )
 from chaos.cluster.process import ManagedProcess
 from chaos.cluster.proxies import Proxies
-from chaos.cluster.proxyserver import ProxyServer, free_port
+from chaos.cluster.proxyserver import ProxyServer, free_ports
 from chaos.cluster.rpc import CallFailed, MemberStatus
 from chaos.cluster.targets.base import Control, Layout, MemberAddresses, Target
 
@@ -118,8 +118,9 @@ class Cluster:
         await self.wait_serving(START_TIMEOUT_S)
 
     def _lay_out(self) -> Layout:
+        ports = iter(free_ports(2 * len(self.members)))
         addresses = {
-            member: MemberAddresses(f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}")
+            member: MemberAddresses(f"127.0.0.1:{next(ports)}", f"127.0.0.1:{next(ports)}")
             for member in self.members
         }
         dial = {}

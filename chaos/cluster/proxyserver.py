@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import socket
 import sys
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -17,11 +19,29 @@ START_TIMEOUT_S: Final = 15.0
 TOXIPROXY_PROGRAM: Final = "toxiproxy-server"
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """Return a TCP port that was free a moment ago."""
-    with socket.create_server((host, 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
+PORTS: Final = range(15_000, 32_000)
+"""Below the ports that the kernel gives to connections going out: a stopped member's port would
+otherwise be taken by somebody's connection before the member is started again."""
+
+PORT_ATTEMPTS_MAX: Final = 1000
+
+
+def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
+    """Return different TCP ports that were free a moment ago.
+
+    Raises:
+        OSError: nothing could be listened on.
+    """
+    with ExitStack() as held:
+        found: list[int] = []
+        for _ in range(PORT_ATTEMPTS_MAX):
+            port = secrets.choice(PORTS)
+            with suppress(OSError):
+                held.enter_context(socket.create_server((host, port)))
+                found.append(port)
+            if len(found) == count:
+                return found
+        raise OSError(f"{host} has no {count} ports left between {PORTS[0]} and {PORTS[-1]}")
 
 
 class ProxyServer:
@@ -34,7 +54,7 @@ class ProxyServer:
     """
 
     def __init__(self, log_path: Path, seed: int = 0, program: str | None = None) -> None:
-        port = free_port()
+        (port,) = free_ports(1)
         self.address = f"127.0.0.1:{port}"
         if program is None:
             command = [sys.executable, "-m", "chaos.cli", "toxid", "--port", str(port)]

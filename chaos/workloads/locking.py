@@ -59,6 +59,8 @@ class LockWorkload(KvWorkload):
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self._written_token = 0
+        self.late_writes = 0
+        """How often a holder that had been paused, and had lost the lock, tried to write."""
 
     @classmethod
     def checks(cls) -> Sequence[Check]:
@@ -145,7 +147,8 @@ class LockWorkload(KvWorkload):
             if loop.time() > deadline or self.stopping.is_set():
                 return
             await asyncio.sleep(POLL_S)
-        await self._write(process, key, token)
+        operation = await self._write(process, key, token)
+        self.late_writes += operation.outcome is Outcome.OK
 
     async def _is_first(self, process: KvProcess, key: str) -> bool:
         found = await process.client.range(

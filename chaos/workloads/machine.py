@@ -10,6 +10,7 @@ import asyncio
 import time
 from typing import Any, Final
 
+from chaos.checkers.assumptions import LoadFloor
 from chaos.cluster.rpc import CallFailed
 from chaos.cluster.targets.base import Api
 from chaos.cluster.targets.machine import machine_hash
@@ -32,6 +33,7 @@ class MachineWorkload(Workload[Client]):
     """The base of every workload on a served machine."""
 
     api = Api.MACHINE
+    floor = LoadFloor(ok_per_s=3.0, reads=1)
 
     def connect(self, address: str, timeout_s: float) -> Client:
         """See ``Workload``."""

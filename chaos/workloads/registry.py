@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
 from chaos.workloads.base import Workload, WorkloadFailed
 from chaos.workloads.compaction import CompactionWorkload
 from chaos.workloads.leasing import LeaseWorkload
+from chaos.workloads.loading import load
 from chaos.workloads.locking import ElectionWorkload, LockWorkload, UnfencedLockWorkload
 from chaos.workloads.register import (
     CompareAndSetWorkload,
@@ -60,25 +58,4 @@ def find_workload(name: str) -> type[Workload[Any]]:
     found = load(name)
     if not isinstance(found, type) or not issubclass(found, Workload):
         raise WorkloadFailed(f"{name} is no Workload class")
-    return found
-
-
-def load(name: str) -> Any:
-    """Return what "module:name" names; the current directory is searched too.
-
-    Raises:
-        WorkloadFailed: it cannot be imported, or has no such name.
-    """
-    module_name, _, path = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = importlib.import_module(module_name)
-        for part in path.split("."):
-            found = getattr(found, part)
-    except Exception as error:
-        raise WorkloadFailed(
-            f"cannot load {name!r}: {type(error).__name__}: {error}. It is module:Name, and the "
-            f"module must be installed or lie below {os.getcwd()}"
-        ) from None
     return found

@@ -175,9 +175,9 @@ class WatchWorkload(KvWorkload):
             reconnect_timeout_s=process.timeout_s,
         )
         reading = asyncio.create_task(self._read(watch, watcher))
-        to_the_end, ended = False, None
+        end: int | None = None
         try:
-            to_the_end = await self._stay(process.rng, watch, watcher, reading)
+            end = await self._stay(process.rng, watch, watcher, reading)
         finally:
             reading.cancel()
             ended = (await asyncio.gather(reading, return_exceptions=True))[0]
@@ -186,33 +186,36 @@ class WatchWorkload(KvWorkload):
             recorder.notice(
                 watcher, Notice(0, "canceled", 0, compact_revision=ended.compact_revision)
             )
-            return to_the_end, 0
+            return end is not None, 0
         if isinstance(ended, Exception) and not isinstance(ended, EtcdError):
             raise ended
-        recorder.notice(watcher, Notice(0, "left", self._last_for(watcher) if to_the_end else 0))
-        return to_the_end, watch.next_revision or watcher.start
+        recorder.notice(watcher, Notice(0, "left", end or 0))
+        return end is not None, watch.next_revision or watcher.start
 
     async def _stay(
         self, rng: Random, watch: Watch, watcher: Watcher, reading: asyncio.Task[None]
-    ) -> bool:
-        """Wait until the watcher is cut off or broken, or the run is over; True for the last."""
+    ) -> int | None:
+        """Wait until the watcher is cut off or broken, or the run is over and it was told all.
+
+        Returns the revision that it stayed for, None if it was not the end.
+        """
         loop = asyncio.get_running_loop()
         cut_at = loop.time() + rng.uniform(*SPAN_S)
         while not self.stopping.is_set():
             if reading.done() or loop.time() > cut_at:
-                return False
+                return None
             if rng.random() < PROGRESS:
                 await _ask_progress(watch)
             await asyncio.wait({reading}, timeout=POLL_S)
         if self._end_at is None:
             self._end_at = loop.time() + END_TIMEOUT_S
-        while loop.time() < self._end_at:
-            if watch.next_revision > self._last_for(watcher):
-                return True
+        while (end := self._last_for(watcher)) >= watch.next_revision:
+            if loop.time() > self._end_at:
+                break
             if reading.done():
-                return False
+                return None
             await asyncio.wait({reading}, timeout=POLL_S)
-        return True
+        return end
 
     async def _read(self, watch: Watch, watcher: Watcher) -> None:
         async for message in watch.messages():

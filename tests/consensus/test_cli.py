@@ -9,11 +9,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import attrs
+import httpx
 import pytest
 from click.testing import CliRunner, Result
 
 from consensus.cli import main
+from consensus.engines.local import LocalEngine
+from consensus.server import describe
+from consensus.types import Member, NodeStatus
 from tests.consensus.served import Served
 from tests.interop import free_ports
 from tests.waiting import wait_until_sync
@@ -67,6 +73,27 @@ def test_status_describes_the_member(alone: Served) -> None:
     assert done.exit_code == 1
     assert "leader" in done.stdout and "failed" in done.stdout
     assert done.stderr == ""
+
+
+def test_a_status_is_json_whatever_is_kept_with_a_member() -> None:
+    member = Member("ann", "127.0.0.1:1", context=b"\xff")
+    status = attrs.evolve(LocalEngine("ann").status(), members=(member,))
+    described = describe(NodeStatus(status, 0, 0, 0))
+    assert json.loads(json.dumps(described))["members"] == [
+        {"id": "ann", "address": "127.0.0.1:1", "learner": False, "context": {"base64": "/w=="}}
+    ]
+
+
+def test_the_state_is_hashed_where_it_stands(alone: Served) -> None:
+    def hashed() -> dict[str, Any]:
+        return dict(httpx.get(f"http://{alone.endpoints[0]}/hash", timeout=10.0).json())
+
+    before = hashed()
+    assert raftyard("call", "add", "text=x", "--endpoints", alone.endpoints[0]).exit_code == 0
+    after = hashed()
+    assert after["applied_index"] > before["applied_index"]
+    assert len(after["hash"]) == len(before["hash"]) == 64
+    assert after["hash"] != before["hash"]
 
 
 def test_nobody_there_is_one_line() -> None:
