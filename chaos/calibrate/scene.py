@@ -47,7 +47,7 @@ class Scenario:
         target: makes what is started.
         nodes: members.
         rounds: how often to try, with a fresh cluster each time, until it is found.
-        workload: what the history says its workload was, for its report.
+        workload: whose checks ``chaos check`` makes of the history afterwards.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Scenario:
     target: Callable[[], Target]
     nodes: int = 3
     rounds: int = 1
-    workload: str = "register"
+    workload: str
 
 
 @attrs.frozen(slots=True)
@@ -227,6 +227,7 @@ async def _play(scenario: Scenario, path: Path, say: Progress, round: int) -> No
         "faults": [scenario.name],
         "cluster": attrs.asdict(options),
         "workload": scenario.workload,
+        "floor": {"ok_per_s": 0.0, "writes": 0, "reads": 0},
         "base_revision": 1,
         "replay": f"chaos calibrate {scenario.system} --only {scenario.name}",
     }
