@@ -21,6 +21,8 @@ from rich.text import Text
 from chaos.sim.runner import (
     ENGINES,
     NATIVE,
+    PROFILES,
+    SWARM,
     Outcome,
     Summary,
     digests_elsewhere,
@@ -46,6 +48,7 @@ class _Request:
     replay: int
     as_json: bool
     engine: str = NATIVE
+    profile: str = SWARM
     planned: range | None = None
     """The fixed seeds asked for; None for one seed alone."""
 
@@ -97,6 +100,13 @@ class _Request:
     show_default=True,
     help="native: our own. pysyncobj: the library as it is, which breaks its promises.",
 )
+@click.option(
+    "--profile",
+    type=click.Choice(PROFILES),
+    default=SWARM,
+    show_default=True,
+    help="swarm: each seed draws its faults. kill-all: every member loses its power at once.",
+)
 @click.option("--trace", is_flag=True, help="With --seed: print everything that happens.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
 def sim(
@@ -109,6 +119,7 @@ def sim(
     replay: int,
     seed: int | None,
     engine: str,
+    profile: str,
     trace: bool,
     as_json: bool,
 ) -> None:
@@ -124,12 +135,14 @@ def sim(
       chaos sim --seed 7841 --trace
       chaos sim --seeds 200 --from-commit $(git rev-parse HEAD) --time-limit 180 --replay 50
     """
+    if engine != NATIVE and profile != SWARM:
+        raise click.UsageError("--profile goes with --engine native: PySyncObj has its own faults")
     if trace and (seed is None or as_json):
         raise click.UsageError("--trace goes with --seed and without --json: name the one seed")
     if from_commit is not None and time_limit is None:
         raise click.UsageError("--from-commit goes on without end: give --time-limit too")
     planned = range(start, start + seeds) if seed is None else None
-    request = _Request(seconds, jobs, time_limit, replay, as_json, engine, planned)
+    request = _Request(seconds, jobs, time_limit, replay, as_json, engine, profile, planned)
     if seed is not None:
         _one(seed, request, trace=trace)
     chosen: Iterable[int] = range(start, start + seeds)
@@ -141,7 +154,8 @@ def sim(
 
 
 def _one(seed: int, request: _Request, *, trace: bool) -> None:
-    outcome = run_seed(seed, request.seconds, click.echo if trace else None, request.engine)
+    say = click.echo if trace else None
+    outcome = run_seed(seed, request.seconds, say, request.engine, request.profile)
     summary = Summary()
     summary.add(outcome)
     if request.as_json:
@@ -176,6 +190,7 @@ def _many(chosen: Iterable[int], request: _Request) -> None:
                 jobs=request.jobs,
                 time_limit_s=request.time_limit,
                 engine=request.engine,
+                profile=request.profile,
             )
         rest = set() if request.planned is None else set(request.planned) - set(summary.digests)
         if rest and not request.as_json:
@@ -204,12 +219,16 @@ def _replay(summary: Summary, request: _Request) -> dict[int, tuple[str, str]]:
     again = sorted(summary.digests)[: request.replay]
     if not again:
         return {}
-    elsewhere = digests_elsewhere(again, request.seconds, request.engine)
+    elsewhere = digests_elsewhere(again, request.seconds, request.engine, request.profile)
     return {
         seed: (summary.digests[seed], elsewhere[seed])
         for seed in again
         if summary.digests[seed] != elsewhere[seed]
     }
+
+
+def _swarming(request: _Request) -> bool:
+    return request.engine == NATIVE and request.profile == SWARM
 
 
 def _verdict(summary: Summary, differing: dict[int, tuple[str, str]]) -> Verdict:
@@ -218,8 +237,9 @@ def _verdict(summary: Summary, differing: dict[int, tuple[str, str]]) -> Verdict
 
 def _command(outcome: Outcome, request: _Request) -> str:
     """Return the one command that replays a seed."""
-    engine = "" if request.engine == NATIVE else f" --engine {request.engine}"
-    return f"chaos sim --seed {outcome.seed} --seconds {request.seconds:g}{engine} --trace"
+    asked = "" if request.engine == NATIVE else f" --engine {request.engine}"
+    asked += "" if request.profile == SWARM else f" --profile {request.profile}"
+    return f"chaos sim --seed {outcome.seed} --seconds {request.seconds:g}{asked} --trace"
 
 
 def _document(
@@ -236,7 +256,7 @@ def _document(
         "replayed": min(request.replay, summary.seeds),
         "replayed_differently": sorted(differing),
         "counts": dict(sorted(summary.counts.items())),
-        "without_effect": summary.without_effect if request.engine == NATIVE else [],
+        "without_effect": summary.without_effect if _swarming(request) else [],
         "violations": [
             {
                 "seed": outcome.seed,
@@ -300,7 +320,7 @@ def _show(
     for what, times in sorted(summary.counts.items()):
         table.add_row(escape(what), f"{times:,}")
     console.print(table)
-    if summary.seeds > 1 and request.engine == NATIVE and summary.without_effect:
+    if summary.seeds > 1 and _swarming(request) and summary.without_effect:
         _say(console, f"never in these seeds: {', '.join(summary.without_effect)}")
     for outcome in summary.violations[:VIOLATIONS_SHOWN_MAX]:
         _violation(console, outcome, request)

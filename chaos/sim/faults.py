@@ -81,6 +81,8 @@ class Faults:
         inside = self._prng.random() < options.crash_inside
         mode = self.crash_mode()
         members = list(self._world.members.values()) if everyone else [self._someone()]
+        if everyone and all(member.driver is not None for member in members if not member.retired):
+            self._world.count("crash of all")
         for member in members:
             if member.driver is None:
                 continue

@@ -126,7 +126,7 @@ class Member:
             message_bytes_max=2_000,
             inflight_messages_max=8,
             inflight_bytes_max=16_000,
-            uncommitted_bytes_max=64_000,
+            uncommitted_bytes_max=options.uncommitted_bytes_max,
         )
         return Driver(
             config,
@@ -181,7 +181,11 @@ class Member:
 
     def restart_later(self) -> None:
         """Start again after a while."""
-        self.world.at(self.world.now + self.world.faults.soon(1.0), self._restart, None)
+        self.world.at(
+            self.world.now + self.world.faults.soon(self.world.options.restart_s),
+            self._restart,
+            None,
+        )
 
     def _restart(self, _: None) -> None:
         self.start()

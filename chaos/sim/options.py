@@ -35,11 +35,13 @@ class Options:
         reordering: without it a link delivers in order.
         crash_modes: what a crash may leave of unsynced writes.
         crash_all: probability that a crash takes every member at once.
+        restart_s: mean seconds from a crash to the next start.
         crash_inside: probability that a crash comes in the middle of a member's work.
         sector_bytes: what a disk writes whole or not at all.
         sync_us: least and greatest time of a sync.
         slow_sync_us: what a slow disk adds to each.
         large_commands: probability that a command is some kilobytes long.
+        uncommitted_bytes_max: what a leader takes before it has committed it.
         audit_disks: whether disks are read independently at the end.
     """
 
@@ -59,6 +61,7 @@ class Options:
     crash_every_s: float = 0.0
     crash_modes: tuple[CrashMode, ...] = (CrashMode.LOSE_ALL,)
     crash_all: float = 0.0
+    restart_s: float = 1.0
     crash_inside: float = 0.0
     pause_every_s: float = 0.0
     cut_every_s: float = 0.0
@@ -77,6 +80,7 @@ class Options:
     calls_per_s: float = 20.0
     reads_per_s: float = 5.0
     large_commands: float = 0.0
+    uncommitted_bytes_max: int = 64_000
     audit_disks: bool = True
 
     @classmethod
@@ -130,6 +134,25 @@ class Options:
             reads_per_s=prng.choice((2.0, 5.0, 10.0)),
             large_commands=sometimes(0.3, 0.0, 0.02),
             audit_disks=prng.random() < 0.4,
+        )
+
+    @classmethod
+    def draw_kill_all(cls, prng: random.Random) -> Options:
+        """Draw a run in which every member loses its power at once, again and again, under load."""
+        return cls(
+            tick_us=20_000,
+            durable_machine=prng.random() < 0.5,
+            flush_every=prng.choice((1, 10, 200)),
+            snapshot_entries=prng.choice((20, 200, 1_000)),
+            reordering=prng.random() < 0.5,
+            crash_every_s=1.5,
+            crash_modes=(*[CrashMode.KEEP_PREFIX] * 2, CrashMode.LOSE_ALL, CrashMode.KEEP_SOME),
+            crash_all=1.0,
+            restart_s=0.2,
+            crash_inside=0.7,
+            sector_bytes=64,
+            sync_us=(50, prng.choice((200, 5_000))),
+            large_commands=prng.choice((0.0, 0.02)),
         )
 
     @property

@@ -25,12 +25,16 @@ from typing import Any, Final
 import attrs
 
 from chaos.sim.invariants import Violation
+from chaos.sim.options import Options
 from chaos.sim.stock.world import StockWorld
-from chaos.sim.world import SECONDS, World
+from chaos.sim.world import SECONDS, World, stream_of
 from chaos.verdict import Verdict
 
 NATIVE, PYSYNCOBJ = "native", "pysyncobj"
 ENGINES: Final = (NATIVE, PYSYNCOBJ)
+SWARM, KILL_ALL = "swarm", "kill-all"
+PROFILES: Final = (SWARM, KILL_ALL)
+"""How the native engine's options are drawn: anything, or all members killed at once."""
 CHUNK: Final = 4
 """Seeds given to a worker at once: few, so that a time limit is kept."""
 FRAMES_MAX: Final = 6
@@ -125,6 +129,7 @@ def run_seed(
     seconds: float = SECONDS,
     say: Callable[[str], None] | None = None,
     engine: str = NATIVE,
+    profile: str = SWARM,
 ) -> Outcome:
     """Run one seed; ``say`` is called with a line about everything that happens."""
     # What a run leaves behind in circles is young: looking at nothing else saves a tenth.
@@ -132,7 +137,7 @@ def run_seed(
     gc.disable()
     began = time.process_time()
     try:
-        outcome = _run_seed(seed, seconds, say, engine)
+        outcome = _run_seed(seed, seconds, say, engine, profile)
         gc.collect(0)
     finally:
         if collecting:
@@ -140,11 +145,18 @@ def run_seed(
     return attrs.evolve(outcome, cpu_s=time.process_time() - began)
 
 
-def _run_seed(seed: int, seconds: float, say: Callable[[str], None] | None, engine: str) -> Outcome:
+def _run_seed(
+    seed: int, seconds: float, say: Callable[[str], None] | None, engine: str, profile: str
+) -> Outcome:
     error = ""
     world: World | StockWorld | None = None
     try:
-        world = World(seed, say=say) if engine == NATIVE else StockWorld(seed, say=say)
+        if engine == PYSYNCOBJ:
+            world = StockWorld(seed, say=say)
+        elif profile == KILL_ALL:
+            world = World(seed, Options.draw_kill_all(stream_of(seed, "options")), say)
+        else:
+            world = World(seed, say=say)
         world.run(seconds)
     except Violation as violation:
         error = str(violation)
@@ -188,13 +200,14 @@ def run_seeds(
     jobs: int = 1,
     time_limit_s: float | None = None,
     engine: str = NATIVE,
+    profile: str = SWARM,
 ) -> None:
     """Run seeds in order on ``jobs`` processes, until they or the time are used up."""
     deadline = None if time_limit_s is None else time.monotonic() + time_limit_s
     left = iter(seeds)
     if jobs == 1:
         for seed in left:
-            report(run_seed(seed, seconds, engine=engine))
+            report(run_seed(seed, seconds, engine=engine, profile=profile))
             if deadline is not None and time.monotonic() >= deadline:
                 return
         return
@@ -206,7 +219,7 @@ def run_seeds(
                 chunk = list(islice(left, CHUNK))
                 if not chunk:
                     break
-                running.add(pool.submit(_run_chunk, chunk, seconds, engine))
+                running.add(pool.submit(_run_chunk, chunk, seconds, engine, profile))
             if not running:
                 return
             done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -214,12 +227,12 @@ def run_seeds(
                 report(outcome)
 
 
-def _run_chunk(seeds: Sequence[int], seconds: float, engine: str) -> list[Outcome]:
-    return [run_seed(seed, seconds, engine=engine) for seed in seeds]
+def _run_chunk(seeds: Sequence[int], seconds: float, engine: str, profile: str) -> list[Outcome]:
+    return [run_seed(seed, seconds, engine=engine, profile=profile) for seed in seeds]
 
 
 def digests_elsewhere(
-    seeds: Sequence[int], seconds: float = SECONDS, engine: str = NATIVE
+    seeds: Sequence[int], seconds: float = SECONDS, engine: str = NATIVE, profile: str = SWARM
 ) -> dict[int, str]:
     """Run seeds in a new process with another seed of ``hash``, and return their trace hashes.
 
@@ -229,7 +242,7 @@ def digests_elsewhere(
     other = "1" if os.environ.get("PYTHONHASHSEED") == "2" else "2"
     finished = subprocess.run(
         [sys.executable, "-m", "chaos.sim.runner"],
-        input=json.dumps({"seeds": list(seeds), "seconds": seconds, "engine": engine}),
+        input=json.dumps([list(seeds), seconds, engine, profile]),
         capture_output=True,
         text=True,
         timeout=REPLAY_TIMEOUT_S,
@@ -241,10 +254,9 @@ def digests_elsewhere(
 
 
 def _main() -> None:
-    asked = json.load(sys.stdin)
+    seeds, seconds, engine, profile = json.load(sys.stdin)
     digests = {
-        seed: run_seed(seed, asked["seconds"], engine=asked["engine"]).digest
-        for seed in asked["seeds"]
+        seed: run_seed(seed, seconds, engine=engine, profile=profile).digest for seed in seeds
     }
     json.dump(digests, sys.stdout)
 

@@ -41,6 +41,12 @@ MATCH_EVERY: Final = 6
 """Sweeps between two comparisons of logs."""
 
 
+def stream_of(seed: int, purpose: str) -> random.Random:
+    """Return a seed's source of randomness for one purpose."""
+    digest = hashlib.sha256(f"{seed} {purpose}".encode()).digest()
+    return random.Random(int.from_bytes(digest[:8], "big"))
+
+
 class World:
     """A run of one seed.
 
@@ -82,8 +88,7 @@ class World:
 
     def stream(self, purpose: str) -> random.Random:
         """Return a source of randomness of its own for one purpose, the same in any process."""
-        digest = hashlib.sha256(f"{self.seed} {purpose}".encode()).digest()
-        return random.Random(int.from_bytes(digest[:8], "big"))
+        return stream_of(self.seed, purpose)
 
     def run(self, seconds: float = SECONDS) -> None:
         """Run all phases; ``seconds`` of virtual time.
