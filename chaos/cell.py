@@ -20,7 +20,8 @@ from chaos.expectations import split_expected
 from chaos.history.format import Outcome
 from chaos.history.reader import read_history
 from chaos.history.recorder import Recorder
-from chaos.nemesis.packages import draw_plan
+from chaos.lossyfs.disk import why_not
+from chaos.nemesis.packages import PACKAGES, draw_plan
 from chaos.nemesis.plan import Plan
 from chaos.nemesis.runner import Nemesis
 from chaos.nemesis.vocabulary import Want
@@ -90,13 +91,16 @@ class CellOptions:
         lacking = frozenset(Want) - self.target.provides
         if self.cluster.proxy_program is None:
             lacking -= {Want.TOXID}
+        if not (no_disks := why_not()):
+            lacking -= {Want.LOSSY_DISK}
         plan = self.given_plan or draw_plan(self.faults, self.seconds, self.seed, lacking)
         missing = plan.wants & lacking
-        if not plan.faults and not self.is_control:
-            missing = lacking
+        if not plan.faults:
+            missing = lacking & frozenset[Want]().union(*(PACKAGES[n].wants for n in self.faults))
         if missing:
             wanted = ", and ".join(sorted(want.value for want in missing))
-            raise TargetUnavailable(f"{self.name} on {self.target.name} wants {wanted}")
+            reason = f" ({no_disks})" if Want.LOSSY_DISK in missing else ""
+            raise TargetUnavailable(f"{self.name} on {self.target.name} wants {wanted}{reason}")
         return plan
 
 
@@ -159,7 +163,7 @@ async def run_cell(options: CellOptions, directory: Path, progress: Progress) ->
             f"{options.target.name} is a {options.target.api.value} server"
         )
     plan = options.plan()
-    cluster = Cluster(options.target, directory, options.cluster)
+    cluster = Cluster(options.target, directory, options.cluster, plan.wants)
     progress(f"starting {options.cluster.nodes} members")
     async with cluster:
         prepared = await kind.prepare(cluster.direct_addresses)

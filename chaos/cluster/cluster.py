@@ -32,6 +32,9 @@ from chaos.cluster.proxies import Proxies
 from chaos.cluster.proxyserver import ProxyServer, free_ports
 from chaos.cluster.rpc import CallFailed, MemberStatus
 from chaos.cluster.targets.base import Control, Layout, MemberAddresses, Target
+from chaos.lossyfs.disk import LossyDisk
+from chaos.nemesis.vocabulary import Want
+from consensus.clock import CLOCK_FILE, CLOCK_FILE_VARIABLE
 
 START_TIMEOUT_S: Final = 30.0
 CONTROL_TIMEOUT_S: Final = 1.0
@@ -72,9 +75,16 @@ class Cluster:
         target: what to start.
         directory: of this run: data, logs, hosts files.
         options: how it is made.
+        wants: what the faults to come ask for: lossy disks and clocks are made only then.
     """
 
-    def __init__(self, target: Target, directory: Path, options: ClusterOptions) -> None:
+    def __init__(
+        self,
+        target: Target,
+        directory: Path,
+        options: ClusterOptions,
+        wants: frozenset[Want] = frozenset(),
+    ) -> None:
         self.target = target
         self.directory = directory
         self.options = options
@@ -83,6 +93,9 @@ class Cluster:
         self.direct_addresses: dict[str, str] = {}
         self.link_addresses: dict[str, str] = {}
         self.processes: dict[str, ManagedProcess] = {}
+        self.disks: dict[str, LossyDisk] = {}
+        self.clocks: dict[str, Path] = {}
+        self._wants = wants
         self._server = ProxyServer(
             directory / "logs" / "proxies.log", options.seed, options.proxy_program
         )
@@ -102,13 +115,17 @@ class Cluster:
         self.directory.mkdir(parents=True, exist_ok=True)
         await asyncio.to_thread(self._server.start)
         layout = await asyncio.to_thread(self._lay_out)
+        if Want.LOSSY_DISK in self._wants:
+            await asyncio.to_thread(self._mount_disks)
+        if Want.CLOCK in self._wants:
+            self._make_clocks()
         for member in self.members:
             launch = self.target.launch(member, layout)
             process = ManagedProcess(
                 member,
                 launch.command,
                 self.directory / "logs" / f"{member}.log",
-                launch.environment,
+                {**launch.environment, **self._clock_environment(member)},
             )
             self.processes[member] = process
             address = layout.members[member].client
@@ -153,10 +170,38 @@ class Cluster:
             *(asyncio.to_thread(process.kill) for process in self.processes.values())
         )
         await asyncio.to_thread(self._server.stop)
+        await asyncio.gather(*(asyncio.to_thread(disk.unmount) for disk in self.disks.values()))
+
+    def data_directory(self, member: str) -> Path:
+        """Where a member keeps its data."""
+        return self.directory / "data" / member
+
+    def _mount_disks(self) -> None:
+        for number, member in enumerate(self.members):
+            self.disks[member] = LossyDisk(
+                member,
+                self.directory / "disks" / member,
+                self.data_directory(member),
+                self.directory / "logs" / f"disk-{member}.log",
+                self.options.seed + number,
+            )
+            self.disks[member].mount()
+
+    def _make_clocks(self) -> None:
+        directory = self.directory / "clocks"
+        directory.mkdir()
+        for member in self.members:
+            self.clocks[member] = directory / member
+            self.clocks[member].write_bytes(CLOCK_FILE.pack(0, 0))
+
+    def _clock_environment(self, member: str) -> dict[str, str]:
+        clock = self.clocks.get(member)
+        return {} if clock is None else {CLOCK_FILE_VARIABLE: str(clock)}
 
     def remove_data(self) -> None:
         """Delete the members' data directories; logs stay."""
-        shutil.rmtree(self.directory / "data", ignore_errors=True)
+        for name in ("data", "disks", "clocks"):
+            shutil.rmtree(self.directory / name, ignore_errors=True)
 
     async def __aenter__(self) -> Cluster:
         try:
@@ -258,8 +303,15 @@ class Cluster:
         """SIGTERM to a member, SIGKILL if it does not end soon; ``restart`` starts it again."""
         await asyncio.to_thread(self.processes[member].stop)
 
-    async def restart(self, members: Iterable[str], owner: object = None) -> None:
+    async def restart(
+        self,
+        members: Iterable[str],
+        owner: object = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """Start these members again on their data, if they do not run and nobody holds them down.
+
+        ``environment`` is added for this one start.
 
         Raises:
             ProcessFailed: the program cannot be executed.
@@ -268,7 +320,7 @@ class Cluster:
             self._held_down[member].discard(owner)
             process = self.processes[member]
             if not process.running and not self._held_down[member]:
-                await asyncio.to_thread(process.start)
+                await asyncio.to_thread(process.start, environment)
 
     async def pause(self, members: Iterable[str], owner: object = None) -> None:
         """SIGSTOP these members, if they run; until the same owner resumes them."""
@@ -301,11 +353,13 @@ class Cluster:
             await asyncio.to_thread(self.proxies.set_links, healed)
 
     async def mend(self) -> None:
-        """Heal every link, resume and restart every member: the end of all faults."""
+        """Heal every link and disk, resume and restart every member: the end of all faults."""
         healed = self._cuts.heal_all()
         if healed:
             await asyncio.to_thread(self.proxies.set_links, healed)
         await asyncio.to_thread(self.proxies.reset)
+        for disk in self.disks.values():
+            await asyncio.to_thread(disk.heal)
         self._held_down.clear()
         self._held_still.clear()
         await self.resume(self.members)

@@ -63,8 +63,11 @@ class ManagedProcess:
         """True between ``pause`` and ``resume``."""
         return self._paused
 
-    def start(self) -> None:
+    def start(self, environment: Mapping[str, str] | None = None) -> None:
         """Start the process, in its own session so that a Ctrl-C here does not reach it.
+
+        Args:
+            environment: added for this one start.
 
         Raises:
             ProcessFailed: it runs already, or the program cannot be executed.
@@ -81,7 +84,7 @@ class ManagedProcess:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env={**os.environ, **self._environment},
+                    env={**os.environ, **self._environment, **(environment or {})},
                     start_new_session=True,
                 )
             except OSError as error:

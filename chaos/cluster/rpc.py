@@ -112,6 +112,9 @@ class MemberClient:
         self._range = self._unary("KV/Range", pb.RangeResponse)
         self._txn = self._unary("KV/Txn", pb.TxnResponse)
         self._status = self._unary("Maintenance/Status", pb.StatusResponse)
+        self._compact = self._unary("KV/Compact", pb.CompactionResponse)
+        self._defragment = self._unary("Maintenance/Defragment", pb.DefragmentResponse)
+        self._move_leader = self._unary("Maintenance/MoveLeader", pb.MoveLeaderResponse)
 
     async def put(self, key: str, value: str) -> pb.PutResponse:
         """Put one key."""
@@ -153,6 +156,33 @@ class MemberClient:
         return MemberStatus(
             answer.header.member_id, answer.leader, answer.raftTerm, answer.header.revision
         )
+
+    async def compact(self, revision: int) -> None:
+        """Forget the history before a revision."""
+        await self._call(self._compact, pb.CompactionRequest(revision=revision))
+
+    async def defragment(self) -> None:
+        """Give back the space that compaction freed."""
+        await self._call(self._defragment, pb.DefragmentRequest())
+
+    async def move_leader(self, member_id: int) -> None:
+        """Hand leadership to another member; to be asked of the leader."""
+        await self._call(self._move_leader, pb.MoveLeaderRequest(targetID=member_id))
+
+    async def snapshot_bytes(self) -> int:
+        """Download the member's whole state; return how many bytes it has."""
+        stream = self._channel.unary_stream(
+            "/etcdserverpb.Maintenance/Snapshot",
+            request_serializer=pb.SnapshotRequest.SerializeToString,
+            response_deserializer=pb.SnapshotResponse.FromString,
+        )
+        size = 0
+        try:
+            async for part in stream(pb.SnapshotRequest(), timeout=self.timeout_s):
+                size += len(part.blob)
+        except grpc.aio.AioRpcError as error:
+            raise CallFailed(error.code(), error.details() or "") from error
+        return size
 
     async def events(
         self, first: int, last: int, decode: Callable[[bytes], str] = _as_text

@@ -162,6 +162,77 @@ _SINGLE: Final = (
 )
 
 
+_POINTS: Final = (
+    *("wal.before_write", "wal.before_sync", "wal.after_sync"),
+    *("send.before", "send.after", "apply.before", "apply.after"),
+)
+"""Failpoints that every machine on the native engine visits all the time."""
+
+_DAMAGED: Final = ("follower",)
+
+_MORE: Final = (
+    Package(
+        "failpoints",
+        "crashes, errors and delays before and after each step",
+        (
+            Variant("proc.failpoint", values={"point": _POINTS, "nth": (1, 5, 40)}),
+            Variant(
+                "proc.failpoint", values={"point": _POINTS[:3], "action": ("error",), "nth": (5,)}
+            ),
+            Variant("proc.failpoint", values={"point": _POINTS, "action": ("delay",)}),
+        ),
+    ),
+    Package(
+        "power-loss",
+        "SIGKILL, and what was not synced is lost",
+        (
+            Variant(
+                "disk.power_loss",
+                ("leader", "all", "minority"),
+                {"leaves": ("all", "torn", "some")},
+            ),
+        ),
+    ),
+    Package(
+        "disk-errors",
+        "fsync and read fail once, the disk is full",
+        (
+            Variant("disk.sync_error"),
+            Variant("disk.full"),
+            Variant("disk.read_error", _DAMAGED),
+        ),
+    ),
+    Package("slow-disk", "fsync stalls or is slow", (Variant("disk.stall"), Variant("disk.slow"))),
+    Package(
+        "damage",
+        "flipped bits, cut files, a wiped disk, on one member",
+        (
+            Variant("disk.bit_flip", _DAMAGED, {"files": ("log", "database"), "bits": (1, 20)}),
+            Variant("disk.wipe", _DAMAGED),
+            Variant("disk.truncate", _DAMAGED, {"files": ("log", "database")}),
+        ),
+    ),
+    Package(
+        "clocks",
+        "wall clocks that are wrong and jump",
+        (
+            Variant("clock.skew", ("leader", "minority"), {"by_ms": (-3_600_000, 3_600_000)}),
+            Variant("clock.strobe", ("leader", "all")),
+        ),
+    ),
+    Package(
+        "admin",
+        "compaction, defragmentation, snapshots",
+        (
+            Variant("admin.compact", ("leader",)),
+            Variant("admin.defragment", ("leader", "all")),
+            Variant("admin.snapshot", ("leader", "all")),
+        ),
+    ),
+    Package("transfer", "leadership handed on", (Variant("admin.transfer", ("leader",)),)),
+)
+
+
 def _storm() -> Package:
     """Everything that a target survives whoever it is, in one package."""
     calm = ("net.latency", "net.loss", "net.partition", "net.flap", "net.stall")
@@ -173,7 +244,7 @@ def _storm() -> Package:
     return Package("storm", "several faults at once", variants)
 
 
-PACKAGES: Final[Mapping[str, Package]] = {one.name: one for one in (*_SINGLE, _storm())}
+PACKAGES: Final[Mapping[str, Package]] = {one.name: one for one in (*_SINGLE, *_MORE, _storm())}
 """Every package by its name."""
 
 

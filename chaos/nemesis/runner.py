@@ -116,6 +116,14 @@ class Nemesis:
         injector = INJECTORS[fault.kind](self._cluster, fault, victims, rng)
         began = time.monotonic()
         self._recorder.fault(fault.kind, "start", victims, fault.label, number=number)
+        try:
+            await self._strike(number, injector, began)
+        finally:
+            await injector.end_loop()
+        self._recorder.fault(fault.kind, "end", victims, number=number)
+
+    async def _strike(self, number: int, injector: Injector, began: float) -> None:
+        fault, victims = injector.fault, injector.victims
         await injector.strike()
         evidence = await self._seen(injector, began + max(fault.for_s, EVIDENCE_TIMEOUT_S))
         self._recorder.fault(
@@ -128,7 +136,6 @@ class Nemesis:
         )
         await asyncio.sleep(max(0.0, began + fault.for_s - time.monotonic()))
         await injector.mend()
-        self._recorder.fault(fault.kind, "end", victims, number=number)
 
     @staticmethod
     async def _seen(injector: Injector, deadline: float) -> str:

@@ -13,6 +13,7 @@ from typing import Final
 
 import attrs
 
+from consensus import failpoints
 from consensus.engine import Fault
 
 Value = str | int | float | bool
@@ -23,6 +24,11 @@ class Want(enum.Enum):
 
     TOXID = "toxid as the proxy server"
     FRAMES = "peers whose frames toxid can tell apart (the native engine)"
+    LOSSY_DISK = "lossy disks, through FUSE"
+    FAILPOINTS = "members with failpoints (the native engine)"
+    CLOCK = "members whose clock can be shifted (kvstore, raftyard serve)"
+    ADMIN = "members that answer etcd's Maintenance API"
+    TRANSFER = "members that answer etcd's MoveLeader"
 
 
 @attrs.frozen(slots=True)
@@ -237,7 +243,142 @@ _PROCESSES: Final = (
     ),
 )
 
-FAULT_CLASSES: Final[Mapping[str, FaultClass]] = {one.kind: one for one in (*_NETWORK, *_PROCESSES)}
+_FAILPOINT: Final = FaultClass(
+    "proc.failpoint",
+    "The target is restarted with a failpoint armed (consensus.failpoints), at the end without.",
+    ("follower", "leader"),
+    _CRASH,
+    {
+        "point": Option("wal.before_sync", "where", choices=tuple(failpoints.POINTS)),
+        "action": Option("crash", "what happens there", choices=("crash", "error", "delay")),
+        "delay_ms": Option(200, "of a delay, milliseconds", high=failpoints.DELAY_MS_MAX),
+        "nth": Option(5, "at which visit; a delay at all later ones too", low=1),
+    },
+    frozenset({Want.FAILPOINTS}),
+)
+
+_ANYONE: Final = ("follower", "leader", "minority", "majority", "all")
+_LOSSY: Final = frozenset({Want.LOSSY_DISK})
+_FILES: Final = Option("log", "which files", choices=("log", "database", "any"))
+
+_DISKS: Final = (
+    FaultClass(
+        "disk.power_loss",
+        "SIGKILL, and what was not synced is gone; started again at the end.",
+        _ANYONE,
+        _CRASH | Fault.POWER_LOSS,
+        {
+            "leaves": Option(
+                "torn",
+                "of unsynced writes: all are lost; the first are kept and the next is torn; some "
+                "sectors of any are kept",
+                choices=("all", "torn", "some"),
+            )
+        },
+        _LOSSY,
+    ),
+    FaultClass(
+        "disk.sync_error",
+        "fsync returns EIO, and what it was to write is dropped; restarted at the end.",
+        _ANYONE,
+        _CRASH,
+        {"count": Option(1, "syncs that fail", low=1)},
+        _LOSSY,
+    ),
+    FaultClass(
+        "disk.read_error",
+        "The target is restarted, and reads return EIO; restarted at the end.",
+        _ANYONE,
+        _CRASH,
+        {"count": Option(100, "reads that fail; the kernel tries some again", low=1)},
+        _LOSSY,
+    ),
+    FaultClass(
+        "disk.full",
+        "Writes return ENOSPC (on a copy-on-write file system every write needs space).",
+        _ANYONE,
+        _CRASH,
+        wants=_LOSSY,
+    ),
+    FaultClass(
+        "disk.stall", "fsync does not return until the end.", _ANYONE, Fault.PAUSE, wants=_LOSSY
+    ),
+    FaultClass(
+        "disk.slow",
+        "fsync takes long.",
+        _ANYONE,
+        Fault.PAUSE,
+        {"delay_ms": Option(200, "more than usual, milliseconds")},
+        _LOSSY,
+    ),
+    FaultClass(
+        "disk.bit_flip",
+        "The target is stopped, bits of a file flip, it starts; undone at the end if it could not "
+        "serve.",
+        ("follower", "leader"),
+        _CRASH | Fault.DISK_CORRUPTION,
+        {"files": _FILES, "bits": Option(1, "how many", low=1, high=1000)},
+    ),
+    FaultClass(
+        "disk.truncate",
+        "The target is stopped, the end of a file is cut off, it starts; undone at the end if it "
+        "could not serve.",
+        ("follower", "leader"),
+        _CRASH | Fault.DISK_CORRUPTION,
+        {"files": _FILES, "bytes": Option(200, "of what was written", low=1)},
+    ),
+    FaultClass(
+        "disk.wipe",
+        "The target is down and its data are gone; they are put back at the end.",
+        ("follower", "leader"),
+        _CRASH,
+    ),
+)
+
+_CLOCKS: Final = (
+    FaultClass(
+        "clock.skew",
+        "The target's wall clock is wrong; at the end it jumps back.",
+        _ANYONE,
+        options={"by_ms": Option(60_000, "milliseconds, less than 0 for the past", low=-(10**12))},
+        wants=frozenset({Want.CLOCK}),
+    ),
+    FaultClass(
+        "clock.strobe",
+        "The target's wall clock jumps to and fro.",
+        _ANYONE,
+        options={
+            "by_ms": Option(60_000, "milliseconds", low=-(10**12)),
+            "every_ms": Option(50, "between two jumps, milliseconds", low=1),
+        },
+        wants=frozenset({Want.CLOCK}),
+    ),
+)
+
+
+def _admin(kind: str, text: str, *wants: Want, **options: Option) -> FaultClass:
+    every = {"every_s": Option(0.5, "seconds between two calls", low=0.01)}
+    targets = ("leader", "follower", "all")
+    return FaultClass(kind, text, targets, Fault.NONE, {**every, **options}, frozenset(wants))
+
+
+_ADMIN: Final = (
+    _admin(
+        "admin.compact",
+        "The history is compacted, again and again.",
+        Want.ADMIN,
+        keep=Option(50, "revisions that are not compacted"),
+    ),
+    _admin("admin.defragment", "The target is defragmented, again and again.", Want.ADMIN),
+    _admin("admin.snapshot", "The target's state is downloaded, again and again.", Want.ADMIN),
+    _admin(
+        "admin.transfer", "Leadership is handed on, again and again.", Want.ADMIN, Want.TRANSFER
+    ),
+)
+
+FAULT_CLASSES: Final[Mapping[str, FaultClass]] = {
+    one.kind: one for one in (*_NETWORK, *_PROCESSES, _FAILPOINT, *_DISKS, *_CLOCKS, *_ADMIN)
+}
 """Every class by its name."""
 
 

@@ -99,7 +99,16 @@ class Target(abc.ABC):
     @property
     def provides(self) -> frozenset[Want]:
         """What faults may ask of it."""
-        return frozenset({Want.FRAMES}) if self.engine == "native" else frozenset()
+        wants = set()
+        if self.engine != "etcd":
+            wants.add(Want.CLOCK)
+        if self.engine == "native":
+            wants |= {Want.FRAMES, Want.FAILPOINTS}
+        if self.api is Api.KV:
+            wants.add(Want.ADMIN)
+            if self.engine in ("native", "etcd"):
+                wants.add(Want.TRANSFER)
+        return frozenset(wants)
 
     def control(self, address: str, timeout_s: float) -> Control:
         """A client straight to the member whose client address this is."""

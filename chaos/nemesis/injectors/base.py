@@ -41,6 +41,7 @@ class Injector(abc.ABC):
         self.victims = list(victims)
         self.rng = rng
         self._loop: asyncio.Task[None] | None = None
+        self._ending = asyncio.Event()
 
     @abc.abstractmethod
     async def strike(self) -> None:
@@ -68,9 +69,9 @@ class Injector(abc.ABC):
         """The members that are not struck."""
         return [member for member in self.cluster.members if member not in self.victims]
 
-    async def not_serving(self) -> str:
-        """The first member (victims first) that does not answer a linearizable read, or ""."""
-        for member in (*self.victims, *self.others):
+    async def not_serving(self, members: Sequence[str]) -> str:
+        """The first of these members that does not answer a linearizable read, or ""."""
+        for member in members:
             if not await self.cluster.serves(member, PROBE_TIMEOUT_S):
                 return member
         return ""
@@ -88,19 +89,21 @@ class Injector(abc.ABC):
         return f"a linearizable read at {member} took {took_s * 1000:.0f} ms"
 
     def begin_loop(self, work: Coroutine[None, None, None]) -> None:
-        """Go on with something until ``end_loop``."""
+        """Go on with something until ``end_loop``; it rests with ``rest`` only."""
         self._loop = asyncio.create_task(work)
 
-    async def end_loop(self) -> None:
-        """Stop it; what it failed with is raised here."""
-        if self._loop is not None:
-            self._loop.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._loop
+    async def rest(self, seconds: float) -> bool:
+        """Sleep between two steps of the loop; False if it is to end."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ending.wait()
+        return not self._ending.is_set()
 
-    async def loop_finished(self, timeout_s: float) -> bool:
-        """Wait for the loop to end by itself; False if it does not in time."""
-        if self._loop is None:
-            return True
-        await asyncio.wait({self._loop}, timeout=timeout_s)
-        return self._loop.done()
+    async def end_loop(self) -> None:
+        """Let the loop end after its present step: a process half started would be lost.
+
+        What it failed with is raised here. Safe to call twice.
+        """
+        self._ending.set()
+        if self._loop is not None:
+            await self._loop

@@ -106,10 +106,11 @@ class Partition(LinkInjector):
         await self.cluster.cut(self._states, self)
 
     async def evidence(self) -> str:
-        """An isolated side stops to serve; other shapes are seen on their links."""
+        """The smaller side stops to serve; other shapes are seen on their links."""
         shape, direction = self.option("shape", str), self.option("direction", str)
         if shape == "isolate" and direction == "both":
-            member = await self.not_serving()
+            smaller = min(self.victims, self.others, key=len)
+            member = await self.not_serving(smaller or self.victims)
             return f"{member} did not serve a linearizable read" if member else ""
         closed = [link for link, state in self._states.items() if state is LinkState.CLOSED]
         if closed:
@@ -169,13 +170,14 @@ class Flap(LinkInjector):
 
     async def _flap(self) -> None:
         every_s = float(self.option("every_s", float))
-        while True:
+        going_on = True
+        while going_on:
             await self.cluster.cut(dict.fromkeys(self._links, LinkState.CLOSED), self)
             self._seen = await self.refused(self._links) or self._seen
-            await asyncio.sleep(every_s)
+            await self.rest(every_s)
             await self.cluster.heal(self)
             self._times += 1
-            await asyncio.sleep(every_s)
+            going_on = await self.rest(every_s)
 
     async def evidence(self) -> str:
         """See ``Injector``."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from typing import Final
 
@@ -45,7 +44,7 @@ class Pause(Injector):
 
     async def evidence(self) -> str:
         """See ``Injector``."""
-        member = await self.not_serving()
+        member = await self.not_serving(self.victims)
         return f"{member} did not serve a linearizable read" if member else ""
 
     async def mend(self) -> None:
@@ -63,12 +62,13 @@ class Starve(Injector):
 
     async def _starve(self) -> None:
         run_s, stop_s = self.option("run_ms", int) / 1000, self.option("stop_ms", int) / 1000
-        while True:
+        going_on = True
+        while going_on:
             await self.cluster.pause(self.victims, self)
             self._turns += any(self.cluster.processes[one].paused for one in self.victims)
-            await asyncio.sleep(stop_s)
+            await self.rest(stop_s)
             await self.cluster.resume(self.victims, self)
-            await asyncio.sleep(run_s)
+            going_on = await self.rest(run_s)
 
     async def evidence(self) -> str:
         """See ``Injector``."""
@@ -92,11 +92,12 @@ class RestartLoop(Injector):
 
     async def _again_and_again(self) -> None:
         every_s = self.option("every_s", float)
-        while True:
+        going_on = True
+        while going_on:
             await self.cluster.kill(self.victims, self)
             self._kills += 1
             await self.cluster.restart(self.victims, self)
-            await asyncio.sleep(every_s)
+            going_on = await self.rest(every_s)
 
     async def evidence(self) -> str:
         """See ``Injector``."""
@@ -136,7 +137,6 @@ class RollingRestart(Injector):
         return f"{', '.join(self._restarted)} ended and started again"
 
     async def mend(self) -> None:
-        """Let it come to its end first."""
-        await self.loop_finished(SERVE_TIMEOUT_S * len(self.victims))
+        """Let it come to its end first: each member's turn has a limit."""
         await self.end_loop()
         await self.cluster.restart(self.victims, self)
