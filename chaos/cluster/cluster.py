@@ -36,7 +36,7 @@ from chaos.lossyfs.disk import LossyDisk
 from chaos.nemesis.vocabulary import Want
 from consensus.clock import CLOCK_FILE, CLOCK_FILE_VARIABLE
 
-START_TIMEOUT_S: Final = 30.0
+START_TIMEOUT_S: Final = 60.0
 CONTROL_TIMEOUT_S: Final = 1.0
 POLL_S: Final = 0.05
 
