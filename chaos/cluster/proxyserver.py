@@ -15,7 +15,7 @@ import requests
 
 from chaos.cluster.process import ManagedProcess, ProcessFailed
 
-START_TIMEOUT_S: Final = 15.0
+START_TIMEOUT_S: Final = 60.0
 TOXIPROXY_PROGRAM: Final = "toxiproxy-server"
 
 

@@ -17,7 +17,7 @@ from chaos.cluster.process import ManagedProcess, ProcessFailed
 from chaos.lossyfs.volatile import Forget
 
 ATTRIBUTE: Final = "user.lossyfs"
-MOUNT_TIMEOUT_S: Final = 15.0
+MOUNT_TIMEOUT_S: Final = 60.0
 UNMOUNT_TIMEOUT_S: Final = 10.0
 POLL_S: Final = 0.02
 
