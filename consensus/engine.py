@@ -173,6 +173,18 @@ class Engine(abc.ABC):
     def compact(self) -> None:
         """Ask for a snapshot and a shorter log soon. A hint; returns at once."""
 
+    def distrust(self, reason: str) -> None:
+        """Note, durably, that the machine's state is damaged: the next start has it rebuilt.
+
+        The engine takes it away then, and brings the machine up to date from the other members. The
+        node must stop at once: nothing may be answered from this state any more.
+
+        Raises:
+            Unsupported: the engine cannot, or nobody else has the state.
+            StorageError: the note cannot be put on disk.
+        """
+        raise Unsupported(f"{type(self).__name__} cannot rebuild a machine from other members")
+
     async def change_membership(self, changes: Sequence[MemberChange], timeout_s: float) -> None:
         """Change who is in the group; return once it is so, for good, on this member too.
 

@@ -30,6 +30,7 @@ from consensus.deadlines import Deadlines
 from consensus.engine import Engine
 from consensus.errors import (
     ConsensusError,
+    DataDamaged,
     FeatureUnavailable,
     Halted,
     OutcomeUnknown,
@@ -37,6 +38,8 @@ from consensus.errors import (
     ReadFailed,
     Removed,
     Stopped,
+    StorageError,
+    Unsupported,
 )
 from consensus.statemachine import StateMachine, StateSnapshot
 from consensus.types import (
@@ -113,6 +116,7 @@ class Node:
         self._halted: asyncio.Future[str] | None = None
         self._stopped = False
         self._deadlines = Deadlines()
+        self._wants_restart = False
         self._loop: asyncio.AbstractEventLoop
 
     # -- life ---------------------------------------------------------------------------------
@@ -336,6 +340,9 @@ class Node:
             results = self.machine.apply_batch(entries)
             if len(results) != len(entries):
                 raise RuntimeError(f"{len(results)} results for {len(entries)} entries")
+        except DataDamaged as damage:
+            self.rebuild(str(damage))
+            return
         except Exception as error:
             log.exception("the state machine failed", first_index=entries[0].index)
             self.halt(
@@ -404,6 +411,27 @@ class Node:
         if not self._halted_reason:
             self._removed = True
             self.halt(reason)
+
+    def rebuild(self, reason: str) -> None:
+        """The machine's state on disk is damaged: stop answering from it.
+
+        Where other members have what was lost, the next start takes the state away and rebuilds it
+        from them (``wants_restart``); where not, this is ``halt``.
+        """
+        if self._halted_reason:
+            return
+        try:
+            self.engine.distrust(reason)
+        except (Unsupported, StorageError) as error:
+            self.halt(f"{reason} {error}")
+            return
+        self._wants_restart = True
+        self.halt(f"{reason} At the next start it is rebuilt from the other members")
+
+    @property
+    def wants_restart(self) -> bool:
+        """Whether a node that halted would be well again after it was started anew."""
+        return self._wants_restart
 
     def is_halted(self) -> bool:
         """Whether this node has stopped applying for good."""

@@ -14,23 +14,26 @@ import gc
 import math
 import socket
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
-from consensus.errors import ConsensusError, StorageError
+from consensus.errors import ConsensusError, DataDamaged, StorageError
 from consensus.node import Node
 from consensus.types import EngineStatus, Role
 from kvstore.compactor import AutoCompactor
 from kvstore.config import ServerConfig
 from kvstore.datadir import DataDirectory
 from kvstore.engines import build_engine
+from kvstore.errors import Status
 from kvstore.identity import identify
 from kvstore.lease.expiry import LeaseExpiry
 from kvstore.listeners import Listeners, bind_urls
 from kvstore.loopmonitor import LoopMonitor
-from kvstore.machine import KVStateMachine
+from kvstore.machine import DATABASE_NAME, KVStateMachine
 from kvstore.metrics import ServerCollector, metrics_page
+from kvstore.mvcc.snapshot import set_aside
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.pb.command_pb2 import Command, MemberAttributes
 from kvstore.rpc.absent import absent_methods
@@ -106,11 +109,7 @@ class Server:
         self._directory = DataDirectory(config.data_dir, self.identity, engine=config.engine)
         client_sockets = self._bind(config.client_urls, "listen-client-urls")
         metrics_sockets = self._bind(config.metrics_urls, "listen-metrics-urls")
-        self.machine = KVStateMachine(
-            self._directory.db,
-            quota_bytes=config.quota_bytes,
-            min_lease_ttl_s=math.ceil(1.5 * config.election_timeout_ms / 1000),
-        )
+        self.machine = self._open_machine(self._directory.db)
         engine = build_engine(config, self.identity, self._directory.engine)
         self.node = Node(self.machine, engine, answer=self._answer)
         self.leases = LeaseExpiry(
@@ -143,7 +142,7 @@ class Server:
                 self._listeners.append(listeners)
                 await listeners.start()
         self._start_compactor()
-        self._spawn(Scrubber(self.machine.scrub_steps, self.node.halt).run(), "scrub")
+        self._spawn(Scrubber(self.machine.scrub_steps, self.node.rebuild).run(), "scrub")
         self._settle_memory()
         self.monitor.start()
         log.info(
@@ -189,6 +188,31 @@ class Server:
 
     # -- inside ----------------------------------------------------------------------------------
 
+    def _open_machine(self, directory: Path) -> KVStateMachine:
+        """Open the store; one that is too damaged to open makes way, where others have its data."""
+
+        def opened() -> KVStateMachine:
+            return KVStateMachine(
+                directory,
+                quota_bytes=self.config.quota_bytes,
+                min_lease_ttl_s=math.ceil(1.5 * self.config.election_timeout_ms / 1000),
+            )
+
+        try:
+            return opened()
+        except DataDamaged as damage:
+            if self.config.engine != "native" or len(self.config.initial_cluster) == 1:
+                raise
+            log.error("the store is rebuilt from the other members", damage=str(damage))
+            set_aside(directory / DATABASE_NAME)
+            return opened()
+
+    def _status_of(self, error: BaseException) -> Status | None:
+        """Map a failure to a status; damage that a request has met ends this member's service."""
+        if isinstance(error, DataDamaged):
+            self.node.rebuild(str(error))
+        return status_of(error)
+
     def _bind(self, urls: Any, flag: str) -> list[socket.socket]:
         sockets = bind_urls(urls, flag)
         self._sockets.extend(sockets)
@@ -218,9 +242,9 @@ class Server:
             *absent_methods(),
         )
         registry = Registry(refusing_learners(methods, lambda: context.is_learner))
-        self.grpc = GrpcApp(registry, config.max_request_bytes, status_of)
+        self.grpc = GrpcApp(registry, config.max_request_bytes, self._status_of)
         if config.gateway:
-            self._gateway = Gateway(registry, config.max_request_bytes, status_of)
+            self._gateway = Gateway(registry, config.max_request_bytes, self._status_of)
         self._collector = ServerCollector(context, registry, self.grpc.traffic, self.monitor, hub)
         http = HttpEndpoints(context, metrics_page(self._collector))
         front = FrontApp(
@@ -259,6 +283,9 @@ class Server:
         """Let the store commit and compact, and come again."""
         try:
             self.machine.tick()
+        except DataDamaged as damage:
+            self.node.rebuild(str(damage))
+            return
         except StorageError as error:
             self.node.halt(str(error))
             return

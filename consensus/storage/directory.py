@@ -18,6 +18,7 @@ from typing import Any, Final
 from consensus.errors import StorageError
 
 _INCARNATION: Final = "incarnation"
+_DISTRUST: Final = "distrust"
 _IDENTITY: Final = "identity.json"
 
 
@@ -64,6 +65,20 @@ class DataDirectory:
         incarnation = max(self.incarnation + 1, at_least)
         self._write({**self._found, _INCARNATION: incarnation})
         return incarnation
+
+    @property
+    def distrust(self) -> str:
+        """Why the machine beside this directory must be rebuilt; empty: it need not be."""
+        return str(self._found.get(_DISTRUST, ""))
+
+    def note_distrust(self, reason: str) -> None:
+        """Note durably why the machine must be rebuilt, or, with nothing, that it was taken away.
+
+        Raises:
+            StorageError: it cannot be put on disk.
+        """
+        if reason != self.distrust:
+            self._write({**self._found, _DISTRUST: reason})
 
     def close(self) -> None:
         """Give the directory back. Safe to call twice."""

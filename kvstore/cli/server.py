@@ -26,6 +26,8 @@ log = structlog.get_logger("kvstore")
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
+REBUILDS_MAX: Final = 3
+"""Times that one process rebuilds a damaged store: beyond it the disk is at fault."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -110,6 +112,17 @@ async def _serve(config: ServerConfig) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number.name)
+    for _ in range(1 + REBUILDS_MAX):
+        status = await _serve_once(config, stopping)
+        if status is not None:
+            return status
+        log.warning("starting again, to rebuild the store from the other members")
+    complain(f"the store was damaged again after {REBUILDS_MAX} rebuilds: check the disk")
+    return EXIT_FAILED
+
+
+async def _serve_once(config: ServerConfig, stopping: asyncio.Future[str]) -> int | None:
+    """Run one server until it is over; return the exit status, or None to start another."""
     server = Server(config)
     starting = asyncio.create_task(server.start(), name="start")
     try:
@@ -127,6 +140,9 @@ async def _serve(config: ServerConfig) -> int:
         complain(str(error))
         return EXIT_FAILED
     except ConsensusError as error:
+        if hasattr(server, "node") and server.node.wants_restart:
+            log.error("this member has stopped to keep its promises", reason=str(error))
+            return None
         complain(f"cannot start: {error}")
         return EXIT_FAILED
     finally:
@@ -140,8 +156,8 @@ async def first_of(*awaited: asyncio.Future[Any]) -> None:
     await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def _until_over(server: Server, stopping: asyncio.Future[str]) -> int:
-    """Wait for a signal (0) or for the node to halt (1)."""
+async def _until_over(server: Server, stopping: asyncio.Future[str]) -> int | None:
+    """Wait for a signal (0) or for the node to halt (1, or None if it will be well again)."""
     halted = asyncio.create_task(server.wait_halted(), name="halted")
     try:
         await first_of(halted, stopping)
@@ -149,7 +165,7 @@ async def _until_over(server: Server, stopping: asyncio.Future[str]) -> int:
             log.info("stopping", signal=stopping.result())
             return 0
         log.error("this member has stopped to keep its promises", reason=halted.result())
-        return EXIT_FAILED
+        return None if server.node.wants_restart else EXIT_FAILED
     finally:
         halted.cancel()
 

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 import google_crc32c
 
-from consensus.errors import StorageError
+from consensus.errors import DataDamaged
 
 TOMBSTONE: Final = 1
 """Flag: this record, or the newest record of this head, is a deletion."""
@@ -48,7 +48,7 @@ _CRC_BYTES: Final = 4
 crc32c: Callable[[bytes], int] = google_crc32c.value
 
 
-class Damaged(StorageError):
+class Damaged(DataDamaged):
     """A stored value does not match its checksum, or one that must be there is missing.
 
     Args:
@@ -59,9 +59,8 @@ class Damaged(StorageError):
 
     def __init__(self, table: str, name: bytes, problem: str) -> None:
         super().__init__(
-            f"the store is damaged: {table} record {name[:64].hex()}: {problem}. This member must "
-            "not answer from it: stop it, remove its data directory, and let it rebuild from the "
-            "other members, or restore a snapshot"
+            f"the store is damaged: {table} record {name[:64].hex()}: {problem}. Nothing is "
+            "answered from it."
         )
         self.table = table
         self.name = name

@@ -200,6 +200,12 @@ def _load_rows(backend: Backend, reader: _Reader) -> Iterator[None]:
 LOCK_SUFFIX: Final = "-lock"
 
 
+def set_aside(path: Path) -> None:
+    """Give a damaged database another name, for a person to look at; an older one makes way."""
+    path.replace(path.with_name(path.name + ".damaged"))
+    remove_database(path)
+
+
 def remove_database(path: Path) -> None:
     """Remove a database file, and LMDB's lock file beside it, if they are there."""
     for name in (path.name, path.name + LOCK_SUFFIX):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from consensus.errors import (
+    DataDamaged,
     Halted,
     NotLeader,
     OutcomeUnknown,
@@ -37,6 +38,7 @@ OUTCOMES: Final[tuple[tuple[type[Exception], Status], ...]] = (
     (ReadFailed, TIMEOUT),
     (Halted, SERVER_STOPPED),
     (Stopped, SERVER_STOPPED),
+    (DataDamaged, SERVER_STOPPED),
 )
 """First match wins: subclasses stand before their bases."""
 

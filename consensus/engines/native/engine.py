@@ -29,6 +29,7 @@ from consensus.errors import (
     ReadFailed,
     Stopped,
     StorageError,
+    Unsupported,
 )
 from consensus.raft.config import CoreConfig
 from consensus.raft.configuration import Configuration
@@ -198,7 +199,9 @@ class NativeEngine(Engine):
                 snapshot_entries=self._snapshot_entries,
                 catch_up_entries=min(CATCH_UP_ENTRIES, self._snapshot_entries),
                 incarnation=data.begin(at_least=int(time.time())),
+                distrust=data.distrust,
             )
+            data.note_distrust("")
         except DataDamaged as error:
             raise DataDamaged(f"{error}. {self._remedy()}") from error
         except OSError as error:
@@ -315,6 +318,13 @@ class NativeEngine(Engine):
             changed = self._status_changed
             yield self.status()
             await changed.wait()
+
+    def distrust(self, reason: str) -> None:
+        """Note that the machine is damaged, if others have what it lost."""
+        if len(self._running().core.configuration.all_voters) == 1:
+            raise Unsupported(self._remedy())
+        if self._data is not None:
+            self._data.note_distrust(reason)
 
     def compact(self) -> None:
         """Shorten the log soon."""
