@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SEGMENT_BYTES: Final = 16 * 1024
 EPOCH_MS: Final = 1_700_000_000_000
 """What a wall clock says when a run begins."""
+SLICE_US: Final = 2_000
+"""Between two slices of a restore."""
 AUDIT_EVERY: Final = 8
 """One acknowledgement, and one commit of a leader, in so many is compared with the disks."""
 
@@ -84,6 +86,7 @@ class Member:
         self._deferred: list[tuple[Callable[[Any], None], Any]] = []
         self._wakes_at = 0
         self._observed: tuple[int, int, Role] | None = None
+        self._slicing = False
         self._before: tuple[Vote, int, int] | None = None
         self._audited = 0
 
@@ -97,6 +100,7 @@ class Member:
         self.incarnation += 1
         self.busy_until = world.now
         self.pending = {}
+        self._slicing = False
         self._observed = None
         self.disk.raised = False
         try:
@@ -272,6 +276,9 @@ class Member:
             return
         if self.host.halted:
             raise Violation(f"{self.name} halted: {self.host.halted}")
+        if driver.restoring and not self._slicing:
+            self._slicing = True
+            self.world.at(self.world.now + SLICE_US, self._restore_slice, self.incarnation)
         core = driver.core
         if self.repairing and not core.lost_term:
             self.world.count("repairs")
@@ -282,6 +289,21 @@ class Member:
             self._news(driver, before, observed)
             if driver.wants_compaction:
                 self.guarded(self._compact, driver)
+
+    def _restore_slice(self, incarnation: int) -> None:
+        """One slice of a restore, when this member gets to it; then the next."""
+        driver = self.driver
+        if driver is None or self.incarnation != incarnation:
+            return
+        world = self.world
+        ready = max(self.paused_until, self.busy_until)
+        if ready > world.now:
+            world.at(ready, self._restore_slice, incarnation)
+            return
+        self._slicing = False
+        world.count("restore slices")
+        self.guarded(_one_slice, driver)
+        self.pump()
 
     def guarded(self, work: Callable[[Driver], None], driver: Driver) -> None:
         """Do something that may end this process: a failing disk, or a crash in the middle."""
@@ -387,6 +409,9 @@ class Member:
         if driver is None:
             return
         self.world.count("snapshots sent")
+        if driver.restoring:
+            self.world.at(self.world.now + SLICE_US, self._not_sent, message)
+            return
         meta, chunks, release = driver.outgoing_snapshot()
         data = list(chunks)
         release()
@@ -405,6 +430,12 @@ class Member:
                 self.pump()
 
         self.world.network.stream(message, max(self.world.now, self.busy_until), arrive)
+
+    def _not_sent(self, message: InstallSnapshot) -> None:
+        """A leader whose own machine is not restored yet has nothing to send."""
+        if self.driver is not None:
+            self.driver.core.snapshot_reported(message.receiver, arrived=False)
+            self.pump()
 
     def install(self, message: InstallSnapshot, meta: StoredMeta, data: Sequence[bytes]) -> bool:
         """Store a snapshot that has arrived, and let the core take it. Returns whether it did."""
@@ -514,3 +545,7 @@ class Member:
             self.world.count("dropped")
         else:
             self.world.count("unknown")
+
+
+def _one_slice(driver: Driver) -> None:
+    driver.restore_slice()

@@ -32,9 +32,12 @@ from consensus.storage.records import crc32c
 MAGIC: Final = b"RAFTYARD-SNAP\n\0\0"
 FORMAT_VERSION: Final = 1
 READ_BYTES: Final = 256 * 1024
+SYNC_BYTES: Final = 2 * 1024 * 1024
+"""Bytes written between two syncs, so that the last one does not hold the loop for seconds."""
 
 _HEAD: Final = struct.Struct("<16sIII")
 _CHECKSUM_BYTES: Final = 4
+_DIGEST_BYTES: Final = 32
 _NAME: Final = re.compile(r"^(\d{20})-(\d{20})\.snap$")
 _TEMPORARY: Final = re.compile(r"\.tmp$")
 
@@ -58,7 +61,7 @@ class SnapshotWriter:
         self._temporary = f"{self._name}.{number}.tmp"
         self._file = files.open(self._temporary)
         self._file.resize(0)
-        self._offset = 0
+        self._offset = self._synced = 0
         self._digest = hashlib.sha256()
         encoded = json.dumps(
             {
@@ -78,6 +81,9 @@ class SnapshotWriter:
         self._file.write(self._offset, data)
         self._offset += len(data)
         self._digest.update(data)
+        if self._offset - self._synced >= SYNC_BYTES:
+            self._file.sync()
+            self._synced = self._offset
 
     def finish(self) -> None:
         """Make the snapshot durable and let it take its place."""
@@ -136,8 +142,18 @@ class SnapshotStore:
         Raises:
             DataDamaged: the file is missing, does not match its checksum, or cannot be read.
         """
-        start, end = self.verify(meta)
+        self.verify(meta)
+        yield from self.contents(meta)
+
+    def contents(self, meta: SnapshotMeta) -> Iterator[bytes]:
+        """Yield the data of a snapshot that was verified.
+
+        Raises:
+            DataDamaged: the file is missing, or cannot be read.
+        """
         with self._reading(file_name(meta)) as file:
+            start, _ = self._read_head(file)
+            end = file.size() - _DIGEST_BYTES
             for offset in range(start, end, READ_BYTES):
                 yield file.read(offset, min(READ_BYTES, end - offset))
 
@@ -152,21 +168,26 @@ class SnapshotStore:
         if removed:
             self._files.sync_names()
 
-    def verify(self, meta: SnapshotMeta) -> tuple[int, int]:
-        """Check a whole snapshot; return where its data starts and ends.
+    def verify(self, meta: SnapshotMeta) -> None:
+        """Check a whole snapshot.
 
         Raises:
             DataDamaged: the file is missing, does not match its checksum, or cannot be read.
         """
+        for _ in self.verify_steps(meta):
+            pass
+
+    def verify_steps(self, meta: SnapshotMeta) -> Iterator[None]:
+        """Do what ``verify`` does in steps of a millisecond or so."""
         with self._reading(file_name(meta)) as file:
             head, _ = self._read_head(file)
             digest = hashlib.sha256()
-            end = file.size() - digest.digest_size
+            end = file.size() - _DIGEST_BYTES
             for offset in range(0, end, READ_BYTES):
                 digest.update(file.read(offset, min(READ_BYTES, end - offset)))
-            if end < head or file.read(end, digest.digest_size) != digest.digest():
+                yield
+            if end < head or file.read(end, _DIGEST_BYTES) != digest.digest():
                 raise ValueError("it does not match its checksum")
-            return head, end
 
     def _read_meta(self, name: str) -> StoredMeta:
         """Return what a file says of itself; its name says the same, or it is not that file."""

@@ -60,7 +60,7 @@ class Damaged(DataDamaged):
     def __init__(self, table: str, name: bytes, problem: str) -> None:
         super().__init__(
             f"the store is damaged: {table} record {name[:64].hex()}: {problem}. Nothing is "
-            "answered from it."
+            "answered from it; let it rebuild from the other members, or restore a snapshot."
         )
         self.table = table
         self.name = name

@@ -24,7 +24,7 @@ from typing import Final
 
 import attrs
 
-from kvstore.client import AsyncClient, KeyValue, prefix_end
+from kvstore.client import AsyncClient, EtcdError, KeyValue, prefix_end
 from tests.clusters import Cluster, Program
 from tests.kvstore.ledger import PREFIX, Found, Ledger, compare, load, more_acknowledged
 
@@ -122,10 +122,24 @@ async def read_back(cluster: Cluster, ledger: Ledger, name: str) -> list[Found]:
     prefix = PREFIX + name.encode()
     answers = []
     for member in cluster.members:
-        async with AsyncClient(member.client, timeout_s=READ_TIMEOUT_S) as client:
-            pairs = {kv.key: kv for kv in await read_all(client, prefix)}
+        pairs = {kv.key: kv for kv in await patiently(member.client, prefix)}
         answers.append(compare(member.name, pairs, ledger.under(prefix)))
     return answers
+
+
+async def patiently(endpoint: str, prefix: bytes) -> list[KeyValue]:
+    """Read everything under a prefix from one member; a read that fails is tried again."""
+    deadline = time.monotonic() + READ_TIMEOUT_S
+    while True:
+        try:
+            async with AsyncClient(
+                endpoint, timeout_s=READ_TIMEOUT_S, dial_timeout_s=READ_TIMEOUT_S
+            ) as client:
+                return await read_all(client, prefix)
+        except EtcdError:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.1)
 
 
 async def read_all(client: AsyncClient, prefix: bytes) -> list[KeyValue]:

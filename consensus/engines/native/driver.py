@@ -17,6 +17,7 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Final
 
 import attrs
@@ -25,12 +26,14 @@ from consensus import failpoints
 from consensus.engine import EngineHost
 from consensus.engines.native.commands import CommandIndex
 from consensus.engines.native.repair import from_nothing, open_log
+from consensus.engines.native.restore import HELD_APPLIED, Restore
 from consensus.errors import (
     ConsensusError,
     DataDamaged,
     NotLeader,
     OutcomeUnknown,
     ProposalDropped,
+    ReadFailed,
     StorageError,
 )
 from consensus.raft.config import CoreConfig
@@ -163,6 +166,7 @@ class Driver:
         self._reads: dict[int, ReadDone] = {}
         self._confirmed_reads: list[tuple[int, ReadDone]] = []
         self._incoming: StoredMeta | None = None
+        self._restore: Restore | None = None
 
     # -- inputs -------------------------------------------------------------------------------
 
@@ -264,7 +268,8 @@ class Driver:
     @property
     def wants_compaction(self) -> bool:
         """Whether the log has grown past its bound."""
-        return self.log_entries >= self._snapshot_entries + self._catch_up_entries
+        limit = self._snapshot_entries + self._catch_up_entries
+        return self.log_entries >= limit and not self.restoring
 
     def take_snapshot(self) -> Iterator[None]:
         """Write a snapshot file of the machine in steps, then shorten the log."""
@@ -304,8 +309,44 @@ class Driver:
         self._wal.release_before(place)
         self.snapshots.remove_before(covered_place)
 
+    @property
+    def restoring(self) -> bool:
+        """Whether a received snapshot is on its way into the machine: see ``restore_slice``."""
+        return self._restore is not None
+
+    def restore_slice(self) -> bool:
+        """Do a few milliseconds' worth of restoring; return whether more is left.
+
+        The log has made way for the snapshot already and is replicated as ever. What is committed
+        meanwhile is held back, and applied in slices too.
+
+        Raises:
+            StorageError: the snapshot or the disk failed. The node must stop.
+        """
+        restore = self._restore
+        if restore is None:
+            return False
+        if restore.step():
+            return True
+        if restore.position is not None:
+            self._delivered, restore.position = restore.position, None
+            self._clock_ms = self._delivered.clock_ms
+        if restore.held and not self._host.is_halted():
+            batch, restore.held = restore.held[:HELD_APPLIED], restore.held[HELD_APPLIED:]
+            self._apply_now(batch)
+            return True
+        self._restore = None
+        self._resolve_reads()
+        return False
+
     def outgoing_snapshot(self) -> tuple[StoredMeta, Iterator[bytes], Callable[[], None]]:
-        """Freeze the machine for a member that is behind: where it stands, its data, release."""
+        """Freeze the machine for a member that is behind: where it stands, its data, release.
+
+        Raises:
+            ReadFailed: this member's own machine is still being restored.
+        """
+        if self.restoring:
+            raise ReadFailed("this member's own machine is still being restored")
         position, frozen = self._host.snapshot()
         return self._meta_at(position), frozen.chunks(), frozen.release
 
@@ -364,7 +405,7 @@ class Driver:
             position = Position(
                 stored.command_index, stored.raft.term, stored.clock_ms, self._group_id
             )
-            for _ in self._host.restore_steps(position, self.snapshots.chunks(stored.raft)):
+            for _ in self._host.restore_steps(position, self.snapshots.contents(stored.raft)):
                 pass
         self._delivered = position
         configuration = Configuration.decode(base.configuration) if base.index else bootstrap
@@ -430,7 +471,13 @@ class Driver:
         if self._confirmed_reads:
             self._resolve_reads()
 
-    def _apply(self, entries: Iterable[LogEntry]) -> None:
+    def _apply(self, entries: Sequence[LogEntry]) -> None:
+        if self._restore is not None:
+            self._restore.held.extend(entries)
+        else:
+            self._apply_now(entries)
+
+    def _apply_now(self, entries: Sequence[LogEntry]) -> None:
         batch = []
         last: LogEntry | None = None
         number = self._delivered.index
@@ -492,10 +539,11 @@ class Driver:
         self._wal.start_over(_base_of(snapshot, stored.command_index), self.core.hard_state)
         self._numbers = CommandIndex(snapshot.index, stored.command_index)
         position = Position(stored.command_index, snapshot.term, stored.clock_ms, self._group_id)
-        for _ in self._host.restore_steps(position, self.snapshots.chunks(snapshot)):
-            pass
-        self._delivered = position
-        self._clock_ms = stored.clock_ms
+        steps = chain(
+            self.snapshots.verify_steps(snapshot),
+            self._host.restore_steps(position, self.snapshots.contents(snapshot)),
+        )
+        self._restore = Restore(steps, position)
         # Whether these are inside the snapshot nobody can tell.
         covered, self._placed = self._placed, []
         for placed in covered:
@@ -534,6 +582,8 @@ class Driver:
             self._host.dropped(identity, error)
 
     def _resolve_reads(self) -> None:
+        if self._restore is not None:
+            return
         waiting = []
         for index, done in self._confirmed_reads:
             if index <= self.core.applied_index:

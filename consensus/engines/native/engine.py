@@ -128,6 +128,7 @@ class NativeEngine(Engine):
         self._driver: Driver | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._snapshot_task: asyncio.Task[None] | None = None
+        self._restore_task: asyncio.Task[None] | None = None
         self._streaming: set[NodeId] = set()
         self._asks: dict[int, asyncio.Future[bytes]] = {}
         self._ask_number = 0
@@ -422,6 +423,8 @@ class NativeEngine(Engine):
                 return
             if self._driver.wants_compaction:
                 self._compact()
+            if self._driver.restoring and self._restore_task is None:
+                self._restore_task = self._spawn(self._restore(self._driver))
         except (StorageError, InvariantViolated) as error:
             self._halt(str(error))
             return
@@ -465,7 +468,10 @@ class NativeEngine(Engine):
                 arrived = True
             finally:
                 release()
-        except (OSError, TimeoutError, BadFrame, asyncio.IncompleteReadError) as error:
+        except (
+            *(OSError, TimeoutError, BadFrame, asyncio.IncompleteReadError),
+            ConsensusError,
+        ) as error:
             log.warning("a snapshot did not arrive", peer=peer, reason=str(error))
         finally:
             self._streaming.discard(peer)
@@ -528,6 +534,8 @@ class NativeEngine(Engine):
         driver = self._driver
         if driver is None or self._host is None or self._snapshot_task is not None:
             return
+        if driver.restoring:
+            return
         position = self._host.position()
         if position.index:
             driver.shorten_to_command(position.index)
@@ -542,6 +550,17 @@ class NativeEngine(Engine):
             self._halt(str(error))
         finally:
             self._snapshot_task = None
+
+    async def _restore(self, driver: Driver) -> None:
+        """Put a received snapshot into the machine, a slice in each turn of the loop."""
+        try:
+            while driver is self._driver and driver.restore_slice():  # noqa: ASYNC110 - it works
+                await asyncio.sleep(0)
+        except StorageError as error:
+            self._halt(str(error))
+        finally:
+            self._restore_task = None
+        self._wake()
 
     def _announce(self) -> None:
         driver = self._driver

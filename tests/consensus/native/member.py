@@ -11,8 +11,15 @@ from consensus.engines.native.driver import Driver, encode_proposal
 from consensus.errors import ConsensusError
 from consensus.raft.config import CoreConfig
 from consensus.raft.configuration import Configuration
-from consensus.raft.messages import AnyMessage, AppendEntries, EntryKind, LogEntry
+from consensus.raft.messages import (
+    AnyMessage,
+    AppendEntries,
+    EntryKind,
+    InstallSnapshot,
+    LogEntry,
+)
 from consensus.statemachine import BytesSnapshot, StateSnapshot
+from consensus.storage.snapshots import StoredMeta
 from consensus.types import Committed, NodeId, Position, Proposal, ProposalId
 from tests.consensus.storage.images import MemoryFiles
 
@@ -115,6 +122,13 @@ class Member:
             snapshot_files=MemoryFiles(self.snapshot_files.image()),
             host=host,
         )
+
+    def install(self, message: InstallSnapshot, stored: StoredMeta) -> None:
+        """Take in a snapshot whose data is stored, into the machine and all."""
+        self.driver.receive_snapshot(message, stored)
+        self.driver.pump()
+        while self.driver.restore_slice():
+            pass
 
     def receive(self, message: AnyMessage) -> list[AnyMessage]:
         """Take in a message, and return what was said to it."""

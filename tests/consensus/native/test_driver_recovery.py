@@ -6,11 +6,14 @@ import random
 
 import pytest
 
+from consensus.engines.native.restore import HELD_APPLIED
 from consensus.errors import DataDamaged, StorageError
 from consensus.raft.configuration import Configuration
 from consensus.raft.messages import (
     AppendEntriesResponse,
     InstallSnapshot,
+    ReadIndex,
+    ReadIndexResponse,
     RequestVote,
     RequestVoteResponse,
     SnapshotMeta,
@@ -203,10 +206,41 @@ def test_a_snapshot_is_installed_while_running() -> None:
     meta = stored_at(50, 1, 40)
     put_aside(member, meta, ["from snapshot"])
     message = InstallSnapshot(sender="a", receiver="b", term=1, snapshot=meta.raft)
-    member.driver.receive_snapshot(message, meta)
-    member.driver.pump()
+    member.install(message, meta)
     assert member.host.commands == ["from snapshot"]
     assert member.again().host.commands == ["from snapshot"]
+
+
+def test_what_is_committed_while_a_machine_is_restored_waits_and_is_applied_in_order() -> None:
+    """The log goes on meanwhile: it acknowledges, and reads wait for the machine."""
+    member = Member()
+    member.append((0, 0), noop(1, 1), command(2, 1), term=1, commit=2)
+    meta = stored_at(50, 1, 40)
+    put_aside(member, meta, ["from snapshot"])
+    message = InstallSnapshot(sender="a", receiver="b", term=1, snapshot=meta.raft)
+    member.driver.receive_snapshot(message, meta)
+    member.driver.pump()
+    assert member.driver.restoring
+    assert member.host.commands == ["2@1"], "nothing was restored inside the turn of the message"
+    reads: list[int | None] = []
+    member.driver.read_index(reads.append)
+    entries = [command(index, 1) for index in range(51, 951)]
+    asked, answer = member.append((50, 1), *entries, term=1, commit=950)
+    assert isinstance(asked, ReadIndex)
+    assert isinstance(answer, AppendEntriesResponse) and answer.match_index == 950
+    member.receive(
+        ReadIndexResponse(sender="a", receiver="b", term=1, request=asked.request, index=60)
+    )
+    assert not member.driver.wants_compaction
+    slices = 1
+    while member.driver.restore_slice():
+        assert not reads
+        slices += 1
+    assert slices > 900 // HELD_APPLIED
+    assert member.host.commands == ["from snapshot", *(f"{i}@1" for i in range(51, 951))]
+    assert reads == [940]
+    member.append((950, 1), command(951, 1, "after"), term=1, commit=951)
+    assert member.host.commands[-1] == "after"
 
 
 def test_every_crash_while_a_snapshot_is_installed_leaves_the_old_log_or_the_new() -> None:
@@ -217,8 +251,7 @@ def test_every_crash_while_a_snapshot_is_installed_leaves_the_old_log_or_the_new
     meta = stored_at(50, 4, 40)
     put_aside(member, meta, ["from snapshot"])
     message = InstallSnapshot(sender="a", receiver="b", term=4, snapshot=meta.raft)
-    member.driver.receive_snapshot(message, meta)
-    member.driver.pump()
+    member.install(message, meta)
     for done, image in crash_images(member.log_files.operations, random.Random(2)):
         if done > before:
             again = member.again(image)

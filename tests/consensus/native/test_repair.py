@@ -142,10 +142,7 @@ def test_a_snapshot_of_a_leader_elected_without_it_repairs_a_member() -> None:
     writer = again.driver.snapshots.writer(meta)
     writer.write(b'["from the leader"]')
     writer.finish()
-    again.driver.receive_snapshot(
-        InstallSnapshot(sender="a", receiver="b", term=7, snapshot=meta.raft), meta
-    )
-    again.driver.pump()
+    again.install(InstallSnapshot(sender="a", receiver="b", term=7, snapshot=meta.raft), meta)
     assert again.host.commands == ["from the leader"]
     assert not again.driver.core.repairing
     assert not again.again().driver.core.repairing
