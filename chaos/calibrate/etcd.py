@@ -70,11 +70,11 @@ class Store:
         return (await self._scene.attempt(0, "delete", key, send)).revision
 
     async def compact(self, revision: int) -> None:
-        """Compact the history of the store up to a revision."""
+        """Compact the history of the store up to a revision, and wait until it is gone."""
 
         async def send(operation: Operation) -> None:
             operation.node = self.member
-            await self.client.compact(revision)
+            await self.client.compact(revision, physical=True)
 
         await self._scene.attempt(0, "compact", "", send, input={"revision": revision})
 
