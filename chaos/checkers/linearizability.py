@@ -26,10 +26,11 @@ from operator import attrgetter
 
 import attrs
 
-from chaos.history.format import History, Operation, Outcome, WatchEvent
+from chaos.history.format import READS, History, Operation, Outcome, WatchEvent
 from chaos.verdict import CheckResult, Findings, Kind, Verdict
 
 CHECKER = "linearizability"
+MAY_ONLY_READ = READS | {"cas"}
 REGISTER = frozenset({"put", "get", "cas"})
 """The operations that this checker understands."""
 
@@ -322,7 +323,7 @@ def check_real_time(operations: Sequence[Operation], findings: Findings) -> None
         revision = operation.revision
         if revision > floor:
             continue
-        writes = operation.applied or (operation.f != "cas" and operation.may_write)
+        writes = operation.applied or operation.f not in MAY_ONLY_READ
         if at_floor is None or (revision == floor and not writes):
             continue
         findings.add(

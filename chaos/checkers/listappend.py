@@ -132,36 +132,40 @@ def _order(facts: _Facts, findings: Findings) -> None:
 
 def _check_reads(facts: _Facts, findings: Findings) -> None:
     """G1a, G1b, and elements that nobody appended."""
-    seen: set[tuple[_Place, Kind]] = set()
-
-    def once(kind: Kind, place: _Place, text: str, ids: tuple[int, ...]) -> None:
-        if (place, kind) not in seen:
-            seen.add((place, kind))
-            findings.add(kind, text, ids)
-
+    known: dict[str, set[Element]] = {}
+    half: set[_Place] = set()
     for operation, key, elements in facts.reads:
-        for element in elements:
-            place = key, element
-            writer = facts.writers.get(place)
-            text = f"transaction {operation.id} read {element!r} in {key}"
-            if writer is None:
-                once(Kind.READ_OF_NOTHING, place, f"{text}, which nobody appended", (operation.id,))
-            elif writer.outcome is Outcome.FAIL:
-                text += f", which transaction {writer.id} appended and which was aborted"
-                once(Kind.G1A, place, text, (writer.id, operation.id))
+        checked = known.setdefault(key, set())
+        for element in set(elements) - checked:
+            checked.add(element)
+            _check_element(operation, key, element, facts, findings)
         if not elements:
             continue
-        writer = facts.writers.get((key, elements[-1]))
-        if writer is None or writer is operation:
+        last = elements[-1]
+        writer = facts.writers.get((key, last))
+        if writer is None or writer is operation or (key, last) in half:
             continue
-        if facts.last_of[writer.id, key] != elements[-1]:
-            once(
+        if facts.last_of[writer.id, key] != last:
+            half.add((key, last))
+            findings.add(
                 Kind.G1B,
-                (key, elements[-1]),
-                f"transaction {operation.id} read {key} up to {elements[-1]!r}, after which "
-                f"transaction {writer.id} appended more",
+                f"transaction {operation.id} read {key} up to {last!r}, after which transaction "
+                f"{writer.id} appended more",
                 (writer.id, operation.id),
             )
+
+
+def _check_element(
+    operation: Operation, key: str, element: Element, facts: _Facts, findings: Findings
+) -> None:
+    """The first read of an element: somebody appended it, and was not aborted."""
+    writer = facts.writers.get((key, element))
+    text = f"transaction {operation.id} read {element!r} in {key}"
+    if writer is None:
+        findings.add(Kind.READ_OF_NOTHING, f"{text}, which nobody appended", (operation.id,))
+    elif writer.outcome is Outcome.FAIL:
+        text += f", which transaction {writer.id} appended and which was aborted"
+        findings.add(Kind.G1A, text, (writer.id, operation.id))
 
 
 def _committed(transactions: Sequence[Operation], facts: _Facts) -> list[Operation]:

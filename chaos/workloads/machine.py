@@ -33,7 +33,7 @@ class MachineWorkload(Workload[Client]):
     """The base of every workload on a served machine."""
 
     api = Api.MACHINE
-    floor = LoadFloor(ok_per_s=3.0, reads=1)
+    floor = LoadFloor(ok_per_s=1.0, reads=1)
 
     def connect(self, address: str, timeout_s: float) -> Client:
         """See ``Workload``."""

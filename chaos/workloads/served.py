@@ -35,7 +35,7 @@ class CounterWorkload(MachineWorkload):
     name = "counter"
     machine = "chaos.workloads.served:session_counter"
     defaults = WorkloadOptions(rate=150.0, timeout_s=4.0)
-    floor = LoadFloor(ok_per_s=3.0, reads=3)
+    floor = LoadFloor(ok_per_s=1.0, reads=3)
 
     @classmethod
     def checks(cls) -> Sequence[Check]:
@@ -88,7 +88,7 @@ class QueueWorkload(MachineWorkload):
     name = "queue"
     machine = "statemachines:Queue"
     defaults = WorkloadOptions(rate=200.0)
-    floor = LoadFloor(ok_per_s=3.0, reads=0)
+    floor = LoadFloor(ok_per_s=1.0, reads=0)
 
     @classmethod
     def checks(cls) -> Sequence[Check]:

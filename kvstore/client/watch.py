@@ -63,6 +63,7 @@ class Watch:
         self._messages = self._receive()
         self._call: Any = None
         self._created = False
+        self._on_stream = False
         self._closed = False
         self._pending: list[Event] = []
 
@@ -107,8 +108,12 @@ class Watch:
             yield message
 
     async def request_progress(self) -> None:
-        """Ask for a progress notice; it comes as a batch without events."""
-        if self._call is not None:
+        """Ask for a progress notice; it comes as a batch without events.
+
+        Nothing is asked while there is no stream, or the server has not created the watch on it
+        yet: a notice about a stream without watches would be taken for progress of this one.
+        """
+        if self._call is not None and self._on_stream:
             await self._call.write(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
 
     async def close(self) -> None:
@@ -167,6 +172,7 @@ class Watch:
                 raise
         finally:
             self._call = None
+            self._on_stream = False
 
     def _take(self, message: pb.WatchResponse) -> bool:
         """Move ``next_revision`` on. Returns True at the first answer of this watch."""
@@ -176,7 +182,7 @@ class Watch:
             raise WatchCanceled(message.cancel_reason or "no reason given")
         first = message.created and not self._created
         if message.created:
-            self._created = True
+            self._created = self._on_stream = True
             if self._next_revision == 0:
                 self._next_revision = message.header.revision + 1
         elif message.events:

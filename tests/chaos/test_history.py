@@ -13,7 +13,19 @@ import pytest
 from chaos.checkers.assumptions import LoadFloor
 from chaos.checkers.durability import check_convergence, check_durability, check_explained
 from chaos.checkers.pipeline import check_history
-from chaos.history.format import FaultEvent, History, HistoryError, Outcome, StatusEvent, WatchEvent
+from chaos.history.format import (
+    REFERENCE,
+    FaultEvent,
+    History,
+    HistoryError,
+    MemberState,
+    Notice,
+    Outcome,
+    SeenEvent,
+    StatusEvent,
+    Watcher,
+    WatchEvent,
+)
 from chaos.history.reader import parse_history, read_history
 from chaos.history.recorder import Recorder
 from chaos.verdict import Kind, Verdict
@@ -68,6 +80,28 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert history.footer["verdict"] == "ok"
 
 
+def test_watchers_states_and_json_are_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    seen = (SeenEvent("k", "v", 3, 2, 2, ("u", 2)), SeenEvent("l", None, 3))
+    with Recorder(path, {}) as recorder:
+        operation = recorder.invoke(0, "txn", "", input=[["append", "x", 1]])
+        operation.output = [["append", "x", 1]]
+        recorder.complete(operation, Outcome.OK)
+        watching = recorder.watcher(Watcher(0, "n1", "k", True, 2, True, ("delete",), 7))
+        recorder.notice(watching, Notice(0, "events", 3, seen))
+        recorder.notice(watching, Notice(0, "canceled", 3, compact_revision=5))
+        recorder.state(MemberState("n1", 9, "aa", 4))
+    history = read_history(path)
+    assert history.operations[0].input == history.operations[0].output == [["append", "x", 1]]
+    (found,) = history.watchers.values()
+    assert (found.node, found.key, found.prefix, found.start) == ("n1", "k", True, 2)
+    assert (found.prev_kv, found.skip, found.resumes) == (True, ("delete",), 7)
+    assert [notice.kind for notice in found.notices] == ["events", "canceled"]
+    assert found.notices[0].events == seen
+    assert found.notices[1].compact_revision == 5
+    assert history.states == [MemberState("n1", 9, "aa", 4)]
+
+
 HEADER = '{"i":0,"t":0,"e":"header","version":1}'
 
 
@@ -83,6 +117,7 @@ HEADER = '{"i":0,"t":0,"e":"header","version":1}'
         ([HEADER, '{"e":"surprise"}'], "unknown event 'surprise'"),
         ([HEADER, '{"e":"invoke","i":1}'], "line 2: not a history line (KeyError"),
         ([HEADER, "[]"], "line 2: not a history line (TypeError"),
+        ([HEADER, '{"e":"notice","w":4}'], "line 2: there is no watcher 4"),
     ],
 )
 def test_damage_is_named(lines: list[str], text: str) -> None:
@@ -136,6 +171,45 @@ def test_members_that_disagree_are_found() -> None:
     history.watches["n3"][0] = WatchEvent(2, "a", "other")
     assert check_convergence(history).counts == {Kind.MEMBERS_DISAGREE: 1}
     assert check_explained(history).counts == {Kind.UNEXPLAINED_EVENT: 1}
+
+
+def hashed(*states: tuple[str, int, str, int]) -> History:
+    """A history of which only the members' hashes are known: member, position, hash, compacted."""
+    return History(states=[MemberState(*state) for state in states])
+
+
+def test_equal_hashes_at_one_position_agree() -> None:
+    history = hashed(("n1", 9, "aa", 0), ("n2", 9, "aa", 0), ("n3", 9, "aa", 0))
+    assert check_convergence(history).verdict is Verdict.OK
+
+
+def test_different_hashes_at_one_position_disagree() -> None:
+    history = hashed(("n1", 9, "aa", 0), ("n2", 9, "bb", 0), ("n3", 9, "aa", 0))
+    result = check_convergence(history)
+    assert result.counts == {Kind.MEMBERS_DISAGREE: 1}
+    assert "n1 hashes to aa, that of n2 to bb" in result.findings[0].text
+
+
+def test_hashes_of_different_positions_or_compactions_say_nothing() -> None:
+    apart = hashed(("n1", 9, "aa", 0), ("n2", 8, "bb", 0), ("n3", 9, "cc", 5))
+    assert check_convergence(apart).verdict is Verdict.UNKNOWN
+
+
+def test_what_was_watched_and_no_member_has_any_more_is_found() -> None:
+    history = history_of(simple())
+    history.watches[REFERENCE] = [*history.watches["n1"], WatchEvent(4, "a", "gone")]
+    assert check_convergence(history).counts == {Kind.MEMBERS_DISAGREE: 1}
+
+
+def test_of_what_is_compacted_a_member_need_tell_nothing() -> None:
+    history = history_of(simple())
+    history.states = [MemberState("n2", 3, "aa", 2)]
+    del history.watches["n2"][0]
+    assert check_durability(history).verdict is Verdict.OK
+    assert check_convergence(history).verdict is Verdict.OK
+    history.states = [MemberState("n2", 3, "aa", 1)]
+    assert check_durability(history).counts == {Kind.LOST_WRITE: 1}
+    assert check_convergence(history).counts == {Kind.MEMBERS_DISAGREE: 1}
 
 
 def test_without_logs_durability_is_unknown_not_ok() -> None:

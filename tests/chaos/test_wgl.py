@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from random import Random
 
 import pytest
@@ -124,3 +126,69 @@ def test_a_violation_on_one_key_outweighs_an_undecided_other() -> None:
 def test_thousands_of_operations() -> None:
     operations, _ = generate(Random(3), 5_000, keys=4, clients=5)
     assert check_wgl(operations, StoreModel()).verdict is Verdict.OK
+
+
+def in_some_order(operations: Sequence[Operation]) -> bool:
+    """Try every order of what was done, with any of the unknown: no cleverness at all."""
+    sure = [each for each in operations if each.outcome is Outcome.OK]
+    maybe = [each for each in operations if each.outcome is Outcome.UNKNOWN]
+    model = RegisterModel()
+
+    def explained(order: Sequence[Operation]) -> bool:
+        state: str | None = model.initial()
+        for place, each in enumerate(order):
+            later = order[place + 1 :]
+            if any(other.end is not None and other.end < each.start for other in later):
+                return False
+            state = model.step(state or "", each)
+            if state is None:
+                return False
+        return True
+
+    return any(
+        explained(order)
+        for count in range(len(maybe) + 1)
+        for extra in itertools.combinations(maybe, count)
+        for order in itertools.permutations([*sure, *extra])
+    )
+
+
+def tiny_history(rng: Random) -> list[Operation]:
+    """Up to five overlapping operations on one register, with answers that may be right."""
+    operations = []
+    written: list[str | None] = [None]
+    for number in range(rng.randrange(2, 6)):
+        start = rng.randrange(1, 15)
+        end = start + rng.randrange(0, 8)
+        f = rng.choice(("put", "put", "get", "get", "cas"))
+        old = rng.choice(written[-2:])
+        if f == "get":
+            operations.append(op(number, f, start, end, seen=old))
+            continue
+        value = f"v{number}"
+        written.append(value)
+        lost = rng.random() < 0.2
+        if f == "put":
+            operations.append(op(number, f, start, None if lost else end, value))
+            continue
+        applied = rng.random() < 0.7
+        operations.append(
+            op(
+                *(number, f, start, None if lost else end, value),
+                seen=None if applied or lost else rng.choice(written[:-1]),
+                expected=old,
+                applied=applied and not lost,
+            )
+        )
+    return operations
+
+
+def test_against_every_order() -> None:
+    verdicts = []
+    for seed in range(700):
+        operations = tiny_history(Random(seed))
+        wanted = in_some_order(operations)
+        found = check_wgl(operations, RegisterModel()).verdict
+        assert found is (Verdict.OK if wanted else Verdict.VIOLATED), (seed, operations)
+        verdicts.append(wanted)
+    assert 100 < sum(verdicts) < 600

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from kvstore.client import AsyncClient, Compacted, EndpointsUnavailable, Event, EventType, Watch
+from kvstore.client import (
+    AsyncClient,
+    Compacted,
+    Connection,
+    EndpointsUnavailable,
+    Event,
+    EventType,
+    Watch,
+)
+from kvstore.pb import etcdserverpb_pb2 as pb
 from tests.kvstore.client.servers import Server, cluster
+from tests.waiting import wait_until
 
 
 async def take(watch: Watch, count: int) -> list[Event]:
@@ -137,3 +150,40 @@ async def test_two_watches_of_one_client_are_apart(client: AsyncClient, server: 
         await client.put("/1", "a")
         assert plain(await take(one, 1)) == [("PUT", b"/1", b"a")]
         assert plain(await take(two, 1)) == [("PUT", b"/2", b"b")]
+
+
+class ScriptedStream:
+    """A connection with one stream, on which a test decides what comes and when."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+        self.answers: asyncio.Queue[pb.WatchResponse] = asyncio.Queue()
+
+    @asynccontextmanager
+    async def stream(self, rpc: Any, **options: Any) -> AsyncIterator[ScriptedStream]:
+        yield self
+
+    async def write(self, request: pb.WatchRequest) -> None:
+        self.written.append(str(request.WhichOneof("request_union")))
+
+    async def read(self) -> pb.WatchResponse:
+        return await self.answers.get()
+
+    def cancel(self) -> None:
+        pass
+
+
+async def test_progress_is_asked_only_where_the_watch_was_created() -> None:
+    """A notice of a stream without watches would make it resume behind what it never saw."""
+    stream = ScriptedStream()
+    watch = Watch(cast(Connection, stream), pb.WatchCreateRequest(start_revision=5))
+    reading = asyncio.create_task(anext(watch.messages()))
+    await wait_until(lambda: stream.written == ["create_request"])
+    await watch.request_progress()
+    assert stream.written == ["create_request"]
+    stream.answers.put_nowait(pb.WatchResponse(created=True))
+    assert (await reading).created
+    await watch.request_progress()
+    assert stream.written == ["create_request", "progress_request"]
+    assert watch.next_revision == 5
+    await watch.close()
