@@ -34,6 +34,7 @@ from chaos.report.cli import report
 from chaos.report.console import Console
 from chaos.sim.cli import sim
 from chaos.sim.exhaustive.cli import explore
+from chaos.sim.mutants import mutants
 from chaos.toxid.server import serve
 from chaos.verdict import Verdict, worst
 from chaos.workloads.base import Workload, WorkloadFailed, WorkloadOptions
@@ -63,6 +64,7 @@ def main() -> None:
 main.add_command(plan)
 main.add_command(sim)
 main.add_command(explore)
+main.add_command(mutants)
 main.add_command(report)
 main.add_command(calibrate_command)
 main.add_command(matrix)

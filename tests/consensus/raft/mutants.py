@@ -1,10 +1,8 @@
 """Known bugs, each put into the engine on purpose, and what finds it.
 
 A mutant replaces a piece of the text of one function; the table breaks loudly where that text is
-gone. Each names the test that must fail with it. By hand this module also lets the simulator loose
-on each, and says after how many seeds it was found:
-
-    PYTHONPATH=. python -m tests.consensus.raft.mutants --seeds 60 --seconds 30 [NAME ...]
+gone. Each names the test that must fail with it. ``chaos mutants`` lets the simulator and the
+search of small worlds loose on each as well, and makes the table in ``docs/MUTANTS.md``.
 
 The bugs are those of real systems where there is a record of one, and each rule of the paper's
 figure 2 turned off, one at a time.
@@ -12,21 +10,19 @@ figure 2 turned off, one at a time.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import importlib
 import inspect
-import logging
 import sys
 import textwrap
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
-import structlog
 
-from chaos.sim.world import World
 from consensus.types import Position
 
 HERE = "tests.consensus"
@@ -503,41 +499,32 @@ MUTANTS = (
 )
 
 
-def seeds_until_found(mutant: Mutant | None, seeds: int, seconds: float) -> tuple[int, str] | None:
-    """Let the simulator run with the bug; return after how many seeds it was seen, and what."""
+@contextmanager
+def applied(mutant: Mutant) -> Iterator[None]:
+    """Have the bug in the engine for a while."""
     with pytest.MonkeyPatch.context() as patch:
-        if mutant is not None:
-            mutant.apply(patch)
-        for seed in range(seeds):
-            try:
-                World(seed).run(seconds)
-            except Exception as error:  # whatever breaks is found: promises, invariants, defects
-                return seed + 1, f"{type(error).__name__}: {error}"
-    return None
+        mutant.apply(patch)
+        yield
 
 
-def main() -> None:
-    """Print which mutants the simulator finds, and how fast."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("names", nargs="*", help="only mutants whose name contains one of these")
-    parser.add_argument("--seeds", type=int, default=60)
-    parser.add_argument("--seconds", type=float, default=30.0, help="simulated, of each seed")
-    options = parser.parse_args()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    for mutant in (None, *MUTANTS):
-        name = mutant.name if mutant else "(none: must not be found)"
-        if mutant and options.names and not any(part in name for part in options.names):
-            continue
-        began = time.monotonic()
-        found = seeds_until_found(mutant, options.seeds, options.seconds)
-        took = f"{time.monotonic() - began:.1f} s"
-        if found is None:
-            sys.stdout.write(f"{name}: not in {options.seeds} seeds ({took})\n")
-        else:
-            what = found[1].splitlines()[0][:90]
-            sys.stdout.write(f"{name}: seed {found[0]} ({took}): {what}\n")
-        sys.stdout.flush()
+def run_killer(mutant: Mutant, tmp_path: Path) -> None:
+    """Run the test named beside a mutant, with the arguments it names and the test's fixtures."""
+    module, _, name = mutant.killer.partition(":")
+    test = getattr(importlib.import_module(f"{HERE}.{module}"), name)
+    with pytest.MonkeyPatch.context() as patch:
+        fixtures = {"tmp_path": tmp_path, "monkeypatch": patch}
+        wanted = {
+            name: fixtures[name] for name in fixtures if name in inspect.signature(test).parameters
+        }
+        test(**mutant.args, **wanted)
 
 
-if __name__ == "__main__":
-    main()
+def found_by_test(mutant: Mutant, tmp_path: Path) -> bool:
+    """Whether the test named beside a mutant fails with it, and passes without."""
+    run_killer(mutant, tmp_path / "well")
+    with applied(mutant):
+        try:
+            run_killer(mutant, tmp_path / "ill")
+        except (Exception, pytest.fail.Exception):
+            return True
+    return False

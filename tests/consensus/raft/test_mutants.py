@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from chaos.sim.world import World
-from tests.consensus.raft.mutants import HERE, MUTANTS, Mutant, seeds_until_found
+from chaos.cli import main
+from chaos.sim.mutants import Effort, judge, profile_of
+from chaos.sim.runner import run_seed
+from tests.consensus.raft.mutants import MUTANTS, Mutant, found_by_test
 
 SIMULATED = (
     "acknowledges entries before they are synced",
@@ -28,39 +28,36 @@ SEEDS_MAX = 30
 SECONDS = 20.0
 
 
-def run(mutant: Mutant, test: Callable[..., None], tmp_path: Path) -> None:
-    """Run a test with the arguments that the mutant names, and its fixtures."""
-    with pytest.MonkeyPatch.context() as patch:
-        fixtures = {"tmp_path": tmp_path, "monkeypatch": patch}
-        wanted = {
-            name: fixtures[name] for name in fixtures if name in inspect.signature(test).parameters
-        }
-        test(**mutant.args, **wanted)
-
-
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_the_test_named_beside_it_finds_it(mutant: Mutant, tmp_path: Path) -> None:
-    module, _, name = mutant.killer.partition(":")
-    test = getattr(importlib.import_module(f"{HERE}.{module}"), name)
-    run(mutant, test, tmp_path / "well")  # it fails because of the bug, and not for another reason
-    found = False
-    with pytest.MonkeyPatch.context() as patch:
-        mutant.apply(patch)
-        try:
-            run(mutant, test, tmp_path / "ill")
-        except (Exception, pytest.fail.Exception):
-            found = True
-    assert found, f"{mutant.killer} passes although the engine {mutant.name}"
+    assert found_by_test(mutant, tmp_path), f"{mutant.killer} passes although: {mutant.name}"
 
 
 @pytest.mark.parametrize("name", SIMULATED)
 def test_the_simulator_finds_it_too(name: str) -> None:
-    (mutant,) = [mutant for mutant in MUTANTS if mutant.name == name]
-    found = seeds_until_found(mutant, SEEDS_MAX, SECONDS)
-    assert found is not None, f"not within {SEEDS_MAX} seeds"
-    seeds, what = found
-    print(f"found after {seeds} seeds: {what}")
-    World(seeds - 1).run(SECONDS)  # and there is nothing to be found there without the bug
+    row = judge(name, Effort(SEEDS_MAX, SECONDS, states=0, tests=False))
+    assert row.simulated, f"not within {SEEDS_MAX} seeds"
+    print(f"found after {row.seeds} seeds: {row.simulated}")
+    seed = row.seeds - 1  # and there is nothing to be found there without the bug
+    assert run_seed(seed, SECONDS, profile=profile_of(seed)).error == ""
+
+
+def test_the_command_says_what_finds_a_bug(tmp_path: Path) -> None:
+    arguments = ["mutants", "votes twice in a term", "--seeds", "0", "--states", "3000"]
+    out = tmp_path / "table.md"
+    result = CliRunner().invoke(main, [*arguments, "--jobs", "1", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "votes twice in a term: test raft.test_election:test_at_most_one_vote" in result.output
+    assert "1 by the search of small worlds" in result.output
+    assert "| votes twice in a term | `handle_request_vote` |" in out.read_text()
+
+
+def test_the_command_says_that_a_bug_survives_what_it_was_allowed_to_do() -> None:
+    arguments = ["mutants", "votes twice", "--seeds", "0", "--states", "0", "--no-tests"]
+    result = CliRunner().invoke(main, [*arguments, "--jobs", "1"])
+    assert result.exit_code == 1 and "votes twice in a term: SURVIVED" in result.output
+    result = CliRunner().invoke(main, ["mutants", "no such bug"])
+    assert result.exit_code == 2 and "no mutant has a name with no such bug" in result.output
 
 
 def test_names_are_unique() -> None:
