@@ -103,9 +103,8 @@ def mutants(
     for row in _judged(chosen, Effort(seeds, seconds, states, tests), jobs):
         rows.append(row)
         click.echo(_line(row))
-    document = markdown(rows, seeds, seconds, states)
-    if out is not None:
-        out.write_text(document, encoding="utf-8")
+        if out is not None:  # each time: it takes long, and may be ended before its end
+            out.write_text(markdown(rows, seeds, seconds, states), encoding="utf-8")
     click.echo(_summary(rows))
     sys.exit(0 if all(row.found for row in rows) else 1)
 
