@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, NoReturn
 
 import attrs
 import click
@@ -18,6 +19,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from chaos.nemesis.plan import PlanError, read_plan
+from chaos.nemesis.simulated import check_simulable
 from chaos.sim.runner import (
     ENGINES,
     NATIVE,
@@ -30,7 +33,7 @@ from chaos.sim.runner import (
     run_seeds,
     seeds_of_commit,
 )
-from chaos.sim.world import SECONDS
+from chaos.sim.world import FAULTY_SHARE, SECONDS
 from chaos.verdict import Verdict
 
 EXIT_CODES: Final = {Verdict.OK: 0, Verdict.VIOLATED: 1, Verdict.INVALID: 2}
@@ -107,6 +110,13 @@ class _Request:
     show_default=True,
     help="swarm: each seed draws its faults. kill-all: every member loses its power at once.",
 )
+@click.option(
+    "--plan",
+    "plan_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    help="Let the faults of this plan come (see chaos plan), and no others.",
+)
 @click.option("--trace", is_flag=True, help="With --seed: print everything that happens.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
 def sim(
@@ -120,6 +130,7 @@ def sim(
     seed: int | None,
     engine: str,
     profile: str,
+    plan_path: Path | None,
     trace: bool,
     as_json: bool,
 ) -> None:
@@ -141,6 +152,11 @@ def sim(
         raise click.UsageError("--trace goes with --seed and without --json: name the one seed")
     if from_commit is not None and time_limit is None:
         raise click.UsageError("--from-commit goes on without end: give --time-limit too")
+    if plan_path is not None:
+        if (engine, profile, from_commit, replay) != (NATIVE, SWARM, None, 0):
+            raise click.UsageError("--plan goes with --seed or --seeds, --start and --seconds only")
+        seeds_of_plan = range(start, start + seeds) if seed is None else range(seed, seed + 1)
+        _planned(plan_path, seeds_of_plan, seconds, trace=trace, as_json=as_json)
     planned = range(start, start + seeds) if seed is None else None
     request = _Request(seconds, jobs, time_limit, replay, as_json, engine, profile, planned)
     if seed is not None:
@@ -167,6 +183,30 @@ def _one(seed: int, request: _Request, *, trace: bool) -> None:
         _show(console, summary, request, {})
         _say(console, f"trace hash {outcome.digest}")
     sys.exit(EXIT_CODES[outcome.verdict])
+
+
+def _planned(
+    path: Path, seeds: Iterable[int], seconds: float, *, trace: bool, as_json: bool
+) -> NoReturn:
+    """Run a plan under each seed, long enough for all of it."""
+    try:
+        plan = read_plan(path)
+        check_simulable(plan)
+    except PlanError as error:
+        raise click.BadParameter(str(error), param_hint="--plan") from error
+    request = _Request(
+        max(seconds, (plan.seconds + 1) / FAULTY_SHARE), 1, None, 0, as_json, NATIVE, "plan", None
+    )
+    summary = Summary()
+    say = click.echo if trace else None
+    for seed in seeds:
+        summary.add(run_seed(seed, request.seconds, say, plan=plan))
+    if as_json:
+        click.echo(json.dumps(_document(summary, request, {}), ensure_ascii=False, indent=2))
+    else:
+        _show(rich.console.Console(highlight=False), summary, request, {})
+        click.echo(f"again: chaos sim --plan {path} --seed N --seconds {seconds:g} --trace")
+    sys.exit(EXIT_CODES[summary.verdict])
 
 
 def _many(chosen: Iterable[int], request: _Request) -> None:

@@ -24,10 +24,12 @@ from typing import Any, Final
 
 import attrs
 
+from chaos.nemesis.plan import Plan
+from chaos.nemesis.simulated import SimulatedPlan
 from chaos.sim.invariants import Violation
-from chaos.sim.options import Options
+from chaos.sim.options import SECOND_US, Options
 from chaos.sim.stock.world import StockWorld
-from chaos.sim.world import SECONDS, World, stream_of
+from chaos.sim.world import FAULTY_SHARE, SECONDS, World, stream_of
 from chaos.verdict import Verdict
 
 NATIVE, PYSYNCOBJ = "native", "pysyncobj"
@@ -130,14 +132,18 @@ def run_seed(
     say: Callable[[str], None] | None = None,
     engine: str = NATIVE,
     profile: str = SWARM,
+    plan: Plan | None = None,
 ) -> Outcome:
-    """Run one seed; ``say`` is called with a line about everything that happens."""
+    """Run one seed; ``say`` is called with a line about everything that happens.
+
+    With a ``plan`` its faults come, and no others.
+    """
     # What a run leaves behind in circles is young: looking at nothing else saves a tenth.
     collecting = gc.isenabled()
     gc.disable()
     began = time.process_time()
     try:
-        outcome = _run_seed(seed, seconds, say, engine, profile)
+        outcome = _run_seed(seed, seconds, say, engine, profile, plan)
         gc.collect(0)
     finally:
         if collecting:
@@ -146,13 +152,21 @@ def run_seed(
 
 
 def _run_seed(
-    seed: int, seconds: float, say: Callable[[str], None] | None, engine: str, profile: str
+    seed: int,
+    seconds: float,
+    say: Callable[[str], None] | None,
+    engine: str,
+    profile: str,
+    plan: Plan | None,
 ) -> Outcome:
     error = ""
     world: World | StockWorld | None = None
     try:
         if engine == PYSYNCOBJ:
             world = StockWorld(seed, say=say)
+        elif plan is not None:
+            world = World(seed, Options(), say)
+            SimulatedPlan(plan, world, int(seconds * FAULTY_SHARE * SECOND_US)).schedule()
         elif profile == KILL_ALL:
             world = World(seed, Options.draw_kill_all(stream_of(seed, "options")), say)
         else:

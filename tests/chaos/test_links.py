@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chaos.cluster.links import Cuts, LinkState, flows_between, peer_links, states_of
-from chaos.nemesis.injectors.network import bridge_flows, isolated_flows, ring_flows
+from chaos.nemesis.shapes import bridge_flows, isolated_flows, ring_flows
 
 THREE = ["n1", "n2", "n3"]
 FIVE = ["n1", "n2", "n3", "n4", "n5"]

@@ -6,43 +6,11 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final
 
-from chaos.cluster.links import (
-    Flow,
-    LinkState,
-    client_link,
-    flows_between,
-    peer_link,
-    peer_links,
-    states_of,
-)
+from chaos.cluster.links import LinkState, client_link, peer_link, peer_links, states_of
 from chaos.nemesis.injectors.base import Injector
+from chaos.nemesis.shapes import flows_of
 
 DIAL_TIMEOUT_S: Final = 1.0
-
-
-def ring_flows(members: list[str]) -> list[Flow]:
-    """Cut so that each member hears the majority around it in a ring, no two the same one."""
-    number = len(members)
-    majority = number // 2 + 1
-    cut = []
-    for place, member in enumerate(members):
-        first = place - majority // 2
-        heard = {members[(first + step) % number] for step in range(majority)}
-        cut += [(other, member) for other in members if other not in heard]
-    return cut
-
-
-def bridge_flows(members: list[str]) -> list[Flow]:
-    """Cut the first half from the last; the member in the middle sees both."""
-    half = (len(members) - 1) // 2
-    return flows_between([members[:half], members[half + 1 :]])
-
-
-def isolated_flows(inside: list[str], outside: list[str], direction: str) -> list[Flow]:
-    """Cut what those inside hear (in), say (out), or both."""
-    hears = [(other, member) for member in inside for other in outside]
-    says = [(member, other) for member in inside for other in outside]
-    return {"in": hears, "out": says, "both": hears + says}[direction]
 
 
 class LinkInjector(Injector):
@@ -126,18 +94,8 @@ class Partition(LinkInjector):
         if shape == "clients":
             state = LinkState.CLOSED if mode == "close" else LinkState.STALLED
             return {client_link(member): state for member in self.victims}
-        return states_of(self._flows(shape), mode)
-
-    def _flows(self, shape: str) -> list[Flow]:
-        members = list(self.cluster.members)
-        if shape == "isolate":
-            return isolated_flows(self.victims, self.others, self.option("direction", str))
-        if shape == "partial":
-            one = self.victims[0]
-            other = self.rng.choice([member for member in members if member != one])
-            return [(one, other), (other, one)]
-        self.rng.shuffle(members)
-        return ring_flows(members) if shape == "majorities-ring" else bridge_flows(members)
+        flows = flows_of(self.fault, self.victims, self.cluster.members, self.rng)
+        return states_of(flows, mode)
 
 
 class Stall(LinkInjector):
