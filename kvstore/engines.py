@@ -78,12 +78,12 @@ def seed_engine(
         ConfigError: this engine keeps nothing on disk.
         StorageError, OSError: it cannot be written. What ``chunks`` raises passes through.
     """
-    members = sorted(map(node_of, identity.founders))
+    members = {node_of(founder.id): founder.address for founder in identity.founders.values()}
     if config.engine == "native":
         beginning = from_backup(members, chunks)
         write_beginning(directory, config.cluster_token, identity.node_id, beginning)
     elif config.engine == "pysyncobj":
-        write_base(directory, members, chunks)
+        write_base(directory, sorted(members), chunks)
     else:
         raise ConfigError(f"--engine {config.engine} keeps no log on disk to restore into")
 

@@ -47,7 +47,7 @@ def pysyncobj_to_native(
         snapshot = None
         if log.base_index:
             meta = SnapshotMeta(
-                log.base_index + log.base.index, log.base_term, Configuration.of(members)
+                log.base_index + log.base.index, log.base_term, Configuration.founded(members)
             )
             snapshot = (StoredMeta(meta, log.base.index, log.base.clock_ms), log.chunks)
         by_address = {address: node for node, address in members.items()}

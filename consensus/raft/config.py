@@ -22,6 +22,9 @@ class CoreConfig:
         inflight_bytes_max: data in them.
         uncommitted_bytes_max: data a leader has appended and not committed; more is refused.
         apply_bytes_max: data handed out to be applied at once.
+        learners_max: learners that a group may have at once.
+        strict_reconfig_check: refuse changes of members that would make the group depend on members
+            which never started or are out of reach (etcd's flag of that name).
     """
 
     node_id: NodeId
@@ -33,6 +36,8 @@ class CoreConfig:
     inflight_bytes_max: int = 8 << 20
     uncommitted_bytes_max: int = 64 << 20
     apply_bytes_max: int = 4 << 20
+    learners_max: int = 1
+    strict_reconfig_check: bool = True
 
     def __attrs_post_init__(self) -> None:
         """Refuse settings that cannot work."""
@@ -51,6 +56,7 @@ class CoreConfig:
             "inflight_bytes_max",
             "uncommitted_bytes_max",
             "apply_bytes_max",
+            "learners_max",
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")

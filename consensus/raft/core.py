@@ -47,7 +47,7 @@ from consensus.raft.messages import (
 from consensus.raft.progress import Progress
 from consensus.raft.proposals import SeenProposals
 from consensus.raft.ready import HardState, ReadState, Ready
-from consensus.types import NodeId, Role
+from consensus.types import MemberChange, NodeId, Role
 
 if TYPE_CHECKING:
     import random
@@ -104,6 +104,7 @@ class Core:
         self.read_queue = reads.ReadQueue()
         self.seen_proposals = SeenProposals()
         self.transfer_target: NodeId | None = None
+        self.leader_since = 0
         self.lease_forfeited = False
         self.uncommitted_bytes = 0
         self.append_due: dict[NodeId, bool] = {}
@@ -150,6 +151,14 @@ class Core:
         of such a leader's term, which comes after everything that was committed before.
         """
         return self.lost_term > 0
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether this leader is on its way out: what it appended now, others would have to finish.
+
+        It takes nothing more, so that nobody's proposal is left without an outcome.
+        """
+        return self.is_leader and not self.configuration.is_voter(self.node_id)
 
     def tick(self) -> None:
         """Let one tick of time pass."""
@@ -219,6 +228,21 @@ class Core:
         """
         self._check_may_propose()
         return membership.propose_change(self, voters, learners)
+
+    def change_members(self, changes: Sequence[MemberChange]) -> int:
+        """Make these steps from the configuration in force; return the index of the first entry.
+
+        Raises:
+            NotLeader: this member does not lead.
+            ProposalDropped: as ``change_membership``.
+            ChangeRefused: and its subclasses: the changes make no sense, or are not safe now.
+        """
+        self._check_may_propose()
+        return membership.propose_steps(self, changes)
+
+    def reconnected(self, peer: NodeId) -> None:
+        """Messages to ``peer`` have a new connection."""
+        replication.reconnected(self, peer)
 
     def read_index(self, request: int) -> bool:
         """Ask for an index that is safe to read at; the answer comes in ``Ready.reads``.
@@ -449,6 +473,8 @@ class Core:
             raise NotLeader(self.leader)
         if self.transfer_target is not None:
             raise ProposalDropped(f"leadership is being handed to {self.transfer_target}")
+        if self.is_leaving:
+            raise ProposalDropped("this leader is leaving the group")
 
     def _admit_newer_term(self, message: AnyMessage) -> bool:
         """Decide whether a message of a newer term is taken in, and follow that term if so."""

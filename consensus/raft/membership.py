@@ -5,7 +5,8 @@
 * At most one change is uncommitted at a time, and a new leader changes nothing before an entry of
   its own term is committed (the bug in single-server changes that was found in 2015).
 * A joint configuration ends by itself: when it is committed, its leader appends the next one.
-* A leader that is not in the configuration that was committed steps down, and names a successor.
+* A leader that is not in the configuration in force takes no more commands; once that
+  configuration is committed it steps down, and names a successor.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from consensus.errors import ProposalDropped
-from consensus.raft import replication
+from consensus.errors import ChangeUnderWay
+from consensus.raft import changes, replication
 from consensus.raft.configuration import Configuration
 from consensus.raft.messages import EntryKind, Heartbeat, LogEntry
-from consensus.types import NodeId
+from consensus.raft.ready import HardState
+from consensus.types import MemberChange, NodeId
 
 if TYPE_CHECKING:
     from consensus.raft.core import Core
@@ -36,7 +38,9 @@ def appended(core: Core, entries: Sequence[LogEntry]) -> None:
             core.configurations.append((entry.index, Configuration.decode(entry.data)))
             if core.is_leader:
                 for peer in core.configuration.members:
-                    replication.add_peer(core, peer)
+                    if replication.add_peer(core, peer):
+                        # Ask at once how far its log goes, not after the next heartbeat.
+                        replication.append_to(core, peer, even_empty=True)
 
 
 def truncated(core: Core, last_index: int) -> None:
@@ -74,11 +78,24 @@ def may_campaign(core: Core) -> bool:
 
 def propose_change(core: Core, voters: Iterable[NodeId], learners: Iterable[NodeId]) -> int:
     """Append the next configuration on the way to these members; return its index."""
-    if core.configurations[-1][0] > core.commit_index:
-        raise ProposalDropped("a change of members is not committed yet")
+    _check_may_change(core)
+    return _append(core, core.configuration.change(voters, learners))
+
+
+def propose_steps(core: Core, steps: Sequence[MemberChange]) -> int:
+    """Append the configuration that these steps lead to, if they are safe now; return its index."""
+    _check_may_change(core)
+    return _append(core, changes.next_configuration(core, steps))
+
+
+def _check_may_change(core: Core) -> None:
+    if core.configurations[-1][0] > core.commit_index or core.configuration.joint:
+        raise ChangeUnderWay("a change of members is not committed yet")
     if not core.log.has(core.commit_index, core.term):
-        raise ProposalDropped("this leader has not committed an entry of its term yet")
-    target = core.configuration.change(voters, learners)
+        raise ChangeUnderWay("this leader has not committed an entry of its term yet")
+
+
+def _append(core: Core, target: Configuration) -> int:
     core.append_own([(EntryKind.CONFIGURATION, target.encode())])
     return core.log.last_index
 
@@ -93,17 +110,51 @@ def committed(core: Core) -> None:
             core.append_own([(EntryKind.CONFIGURATION, configuration.leave_joint().encode())])
         return
     for peer in core.peers:
-        if peer not in configuration.members:
-            # One last word, so that it can know that it was removed.
-            core.send(
-                Heartbeat(
-                    sender=core.node_id,
-                    receiver=peer,
-                    term=core.term,
-                    leader_commit=min(core.commit_index, core.progress[peer].match_index),
-                    round=0,
-                )
-            )
-            del core.progress[peer]
+        say_farewell(core, peer)
     if not configuration.is_voter(core.node_id):
         replication.resign(core)
+
+
+def say_farewell(core: Core, peer: NodeId) -> None:
+    """Tell a member that its removal is committed, once it has the entry; then let go of it."""
+    index, configuration = core.configurations[-1]
+    if index > core.commit_index or peer in configuration.members:
+        return
+    progress = core.progress.get(peer)
+    if progress is None or progress.match_index < index:
+        return  # it was let go, or cannot know yet what would be committed
+    core.send(
+        Heartbeat(
+            sender=core.node_id,
+            receiver=peer,
+            term=core.term,
+            leader_commit=core.commit_index,
+            round=0,
+        )
+    )
+    del core.progress[peer]
+
+
+def forget_gone(core: Core) -> None:
+    """Let go of members that left and did not answer for an election timeout."""
+    index, configuration = core.configurations[-1]
+    if index <= core.commit_index:
+        for peer in core.peers:
+            if peer not in configuration.members:
+                del core.progress[peer]
+
+
+def stand_alone(core: Core) -> tuple[LogEntry, HardState] | None:
+    """Return what makes this member the only one, in a term of its own; None where it is already.
+
+    For a member that is left of a group which lost its majority for good. All that is in its log
+    stays and will be committed: whoever proposed what was not committed was never told that it
+    failed, and what was committed must not be lost because this member had not heard of that yet.
+    """
+    now = core.configuration
+    if now.members == now.voters == (core.node_id,):
+        return None
+    term = core.term + 1
+    data = now.alone(core.node_id).encode()
+    entry = LogEntry(core.log.last_index + 1, term, EntryKind.CONFIGURATION, data)
+    return entry, HardState(term, core.node_id, core.commit_index)

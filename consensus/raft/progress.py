@@ -38,6 +38,7 @@ class Progress:
         self.next_index = next_index
         self.state = ProgressState.PROBE
         self.recent_active = False
+        self.heard_tick: int | None = None
         self.snapshot_index = 0
         self.probe_sent = False
         self.heartbeat_round = 0
@@ -115,6 +116,12 @@ class Progress:
         self.probe_sent = False
         if self.state is ProgressState.REPLICATE and self.paused:
             self._inflight_bytes -= self._inflight.popleft()[1]
+
+    def reconnected(self) -> None:
+        """There is a new connection to the member: what was in flight may be lost."""
+        if self.state is ProgressState.REPLICATE:
+            self.become_probe()
+        self.probe_sent = False
 
     def _enter(self, state: ProgressState) -> None:
         self.state = state

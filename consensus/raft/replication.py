@@ -45,6 +45,7 @@ def become_leader(core: Core) -> None:
     core.transfer_target = None
     core.lease_forfeited = False
     core.progress = {}
+    core.leader_since = core.now_ticks
     core.seen_proposals = SeenProposals()
     reads.reset(core)
     for peer in core.configuration.members:
@@ -55,15 +56,16 @@ def become_leader(core: Core) -> None:
     advance_commit(core)
 
 
-def add_peer(core: Core, peer: NodeId) -> None:
-    """Begin to send to a member."""
+def add_peer(core: Core, peer: NodeId) -> bool:
+    """Begin to keep count of a member. Returns whether that is new."""
     if peer == core.node_id or peer in core.progress:
-        return
+        return False
     progress = Progress(
         core.log.last_index + 1, core.config.inflight_messages_max, core.config.inflight_bytes_max
     )
     progress.recent_active = True  # it gets one election timeout before it counts as lost
     core.progress[peer] = progress
+    return True
 
 
 def tick_leader(core: Core) -> None:
@@ -78,6 +80,7 @@ def tick_leader(core: Core) -> None:
         if not _quorum_is_active(core):
             core.become_follower(core.term, None)
             return
+        membership.forget_gone(core)
     if core.persist_pending and core.persist_elapsed >= core.config.election_timeout_ticks:
         # A disk that stalls cannot lead: others can (a zombie leader blocks the whole group).
         core.become_follower(core.term, None)
@@ -163,7 +166,7 @@ def handle_append_entries_response(core: Core, message: AppendEntriesResponse) -
     progress = core.progress.get(message.sender)
     if not core.is_leader or progress is None:
         return
-    progress.recent_active = True
+    _heard(core, progress)
     if not message.success:
         _handle_rejection(core, progress, message)
         return
@@ -187,6 +190,15 @@ def handle_append_entries_response(core: Core, message: AppendEntriesResponse) -
             append_to(core, message.sender)
             if core.transfer_target == message.sender:
                 continue_transfer(core)
+            membership.say_farewell(core, message.sender)
+
+
+def reconnected(core: Core, peer: NodeId) -> None:
+    """There is a new connection to a member: send to it at once, not at the next heartbeat."""
+    progress = core.progress.get(peer)
+    if core.is_leader and progress is not None:
+        progress.reconnected()
+        append_to(core, peer, even_empty=True)
 
 
 def handle_heartbeat_response(core: Core, message: HeartbeatResponse) -> None:
@@ -194,7 +206,7 @@ def handle_heartbeat_response(core: Core, message: HeartbeatResponse) -> None:
     progress = core.progress.get(message.sender)
     if not core.is_leader or progress is None:
         return
-    progress.recent_active = True
+    _heard(core, progress)
     progress.heartbeat_round = max(progress.heartbeat_round, message.round)
     progress.heard()
     if progress.match_index < core.log.last_index:
@@ -257,7 +269,11 @@ def handle_propose(core: Core, message: Propose) -> None:
     """
     if not core.is_leader or not core.seen_proposals.add(message.sender, message.request):
         return
-    if core.transfer_target is not None:
+    if (
+        core.transfer_target is not None
+        or core.is_leaving
+        or message.sender not in core.configuration.members
+    ):
         _reject(core, message)
         return
     size = sum(map(len, message.commands))
@@ -389,6 +405,11 @@ def _send_snapshot(core: Core, peer: NodeId, progress: Progress) -> None:
             sender=core.node_id, receiver=peer, term=core.term, snapshot=core.log.snapshot
         )
     )
+
+
+def _heard(core: Core, progress: Progress) -> None:
+    progress.recent_active = True
+    progress.heard_tick = core.now_ticks
 
 
 def _quorum_is_active(core: Core) -> bool:

@@ -46,7 +46,7 @@ class Base:
     """The log continues after this index and term; who is in the group then.
 
     ``command_index`` counts the commands among the entries up to it. ``configuration`` is empty
-    only at index 0, where the group's first one is not in any log.
+    only in a log that was made a moment ago and does not know its group yet.
     """
 
     index: int

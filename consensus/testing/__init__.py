@@ -16,12 +16,14 @@ The suites need pytest and nothing else::
 
 from consensus.testing.engines import EngineContract, EngineGroup
 from consensus.testing.machines import BreakableMachine, RecordingMachine
+from consensus.testing.membership import MembershipContract
 from consensus.testing.statemachines import StateMachineContract
 
 __all__ = [
     "BreakableMachine",
     "EngineContract",
     "EngineGroup",
+    "MembershipContract",
     "RecordingMachine",
     "StateMachineContract",
 ]

@@ -12,11 +12,18 @@ from typing import Final
 import pytest
 
 from consensus.engine import Engine
-from consensus.errors import ConsensusError, Halted, NotLeader, ProposalDropped, QueueFull
+from consensus.errors import (
+    ConsensusError,
+    Halted,
+    NotLeader,
+    ProposalDropped,
+    QueueFull,
+    Unsupported,
+)
 from consensus.node import Node
 from consensus.statemachine import StateMachine
 from consensus.testing.machines import POISON, BreakableMachine, RecordingMachine
-from consensus.types import Applied, Consistency, Position, Role
+from consensus.types import Applied, Consistency, Position, RemoveMember, Role
 
 WAIT_S: Final = 20.0
 POLL_S: Final = 0.01
@@ -30,6 +37,14 @@ class EngineGroup(abc.ABC):
     @abc.abstractmethod
     def engine(self, name: str) -> Engine:
         """Return a new engine for a member; over what earlier ones of that name left behind."""
+
+    def address(self, name: str) -> str:
+        """Return where peers reach a member of any name, one of ``names`` or not."""
+        raise Unsupported("the members of this group cannot change")
+
+    def joining(self, name: str) -> Engine:
+        """Return a new engine for a member that is none of ``names``: it begins with nothing."""
+        raise Unsupported("the members of this group cannot change")
 
 
 async def eventually(
@@ -73,12 +88,17 @@ class Cluster:
         self.nodes: dict[str, Node] = {}
 
     async def start(self, name: str, machine: StateMachine | None = None) -> Node:
-        """Start a member, with a machine in memory when none is given."""
+        """Start a member, with a machine in memory when none is given.
+
+        One that is not of the group's first members begins with nothing.
+        """
 
         async def answer(request: bytes) -> bytes:
             return name.encode() + b" answers " + request
 
-        node = Node(machine or RecordingMachine(), self.group.engine(name), answer=answer)
+        founder = name in self.group.names
+        engine = self.group.engine(name) if founder else self.group.joining(name)
+        node = Node(machine or RecordingMachine(), engine, answer=answer)
         self.nodes[name] = node
         await node.start()
         return node
@@ -436,6 +456,18 @@ class EngineContract(abc.ABC):
 
         asyncio.run(run())
 
+    # -- members ------------------------------------------------------------------------------
+
+    def test_members_change_only_where_it_says_so(self, tmp_path: Path) -> None:
+        """An engine without the capability refuses by name, and at once."""
+        group = self.make_group(tmp_path)
+        engine = group.engine(group.names[0])
+        if engine.capabilities.membership_change:
+            assert engine.capabilities.learners and engine.capabilities.joint_consensus
+            return
+        with pytest.raises(Unsupported):
+            asyncio.run(engine.change_membership([RemoveMember(group.names[1])], WAIT_S))
+
     # -- failing machines ---------------------------------------------------------------------
 
     def test_a_machine_that_raises_halts_its_node_there(self, tmp_path: Path) -> None:
@@ -449,7 +481,10 @@ class EngineContract(abc.ABC):
                 machine = BreakableMachine(tmp_path)
                 broken = await cluster.start(name, machine)
                 leader = await cluster.agree()
-                for command in (b"a", b"b", POISON, b"c", b"d"):
+                for command in (b"a", b"b"):
+                    await propose(leader, command)
+                await cluster.caught_up(2)  # a batch that began before it would be named instead
+                for command in (POISON, b"c", b"d"):
                     await propose(leader, command)
                 async with asyncio.timeout(WAIT_S):
                     reason = await broken.wait_halted()

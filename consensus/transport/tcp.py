@@ -19,7 +19,7 @@ import contextlib
 import os
 import random
 import ssl
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, Protocol
 
 import attrs
@@ -61,6 +61,22 @@ class Receiver(Protocol):
         """A peer streams a snapshot. Return when it is in place; raise to refuse it."""
 
 
+class Neighbours(Protocol):
+    """What a transport asks and tells about those that it meets."""
+
+    def was_removed(self, sender: NodeId) -> bool:
+        """Whether a committed change has removed this member: it is refused by name."""
+
+    def met(self, sender: NodeId, address: str, feature_level: int) -> None:
+        """A peer has introduced itself: where it is reached, and what its program knows."""
+
+    def connected(self, peer: NodeId) -> None:
+        """This peer can be sent to; what was in flight before may be lost."""
+
+    def refused_as_removed(self, peer: NodeId, reason: str) -> None:
+        """A peer says that this member was removed from the group."""
+
+
 ChunkReader = Callable[[], Awaitable[bytes | None]]
 """Returns the next chunk of a snapshot; None after the last."""
 
@@ -73,6 +89,8 @@ class TransportConfig:
         node_id: this member.
         cluster: the cluster's name; members of another one are refused.
         listen: "host:port" to listen on.
+        address: where others reach this member.
+        feature_level: what this member's program knows (see ``Hello``).
         tls_server: TLS for what others dial; None for plain TCP.
         tls_client: TLS for what this member dials.
     """
@@ -80,6 +98,8 @@ class TransportConfig:
     node_id: NodeId
     cluster: str
     listen: str
+    address: str = ""
+    feature_level: int = 0
     group_id: int = 0
     tls_server: ssl.SSLContext | None = None
     tls_client: ssl.SSLContext | None = None
@@ -96,16 +116,19 @@ class TcpTransport:
     def __init__(self, config: TransportConfig, receiver: Receiver) -> None:
         self._config = config
         self._receiver = receiver
+        self._neighbours: Neighbours
         self._peers: dict[NodeId, _Peer] = {}
         self._server: asyncio.Server | None = None
         self._incoming: set[asyncio.Task[None]] = set()
+        self._attended: dict[asyncio.Task[None], NodeId] = {}
 
-    async def start(self, addresses: Mapping[NodeId, str]) -> None:
-        """Listen, and begin to dial the others.
+    async def start(self, neighbours: Neighbours) -> None:
+        """Listen, and let those who dial meet ``neighbours``.
 
         Raises:
             ConfigError: the address cannot be listened on.
         """
+        self._neighbours = neighbours
         host, port = split_address(self._config.listen)
         try:
             self._server = await asyncio.start_server(
@@ -116,8 +139,6 @@ class TcpTransport:
                 f"cannot listen for peers on {self._config.listen}: {_reason(error)}; "
                 "is another member running with this address?"
             ) from error
-        for peer, address in addresses.items():
-            self.add_peer(peer, address)
 
     async def stop(self) -> None:
         """Close everything."""
@@ -139,13 +160,16 @@ class TcpTransport:
         if known is not None:
             known.address = address
             return
-        self._peers[peer] = _Peer(self._config, peer, address)
+        self._peers[peer] = _Peer(self._config, peer, address, self._neighbours)
 
     def remove_peer(self, peer: NodeId) -> None:
-        """Stop dialling a member."""
+        """Stop dialling a member, and end the connections that it has dialled."""
         known = self._peers.pop(peer, None)
         if known is not None:
             known.stop()
+        for task, sender in self._attended.items():
+            if sender == peer:
+                task.cancel()
 
     def send(self, peer: NodeId, envelope: wire.Envelope) -> None:
         """Queue a message until ``flush``; dropped where the peer is unknown, away, or behind."""
@@ -158,6 +182,10 @@ class TcpTransport:
         for peer in self._peers.values():
             if peer.queue:
                 peer.flush()
+
+    def knows(self, peer: NodeId) -> bool:
+        """Whether this member is dialled."""
+        return peer in self._peers
 
     def connected(self, peer: NodeId) -> bool:
         """Whether messages to this peer have a connection now."""
@@ -212,20 +240,34 @@ class TcpTransport:
             envelope = await _read_envelope(reader)
         hello = envelope.hello
         refusal = self._refusal(envelope)
+        removed = not refusal and self._neighbours.was_removed(hello.sender)
+        if removed:
+            refusal = f"{hello.sender} was removed from the group"
         messages: FrameReader | None = None
         if not refusal and hello.purpose == wire.Hello.MESSAGES:
             # A peer says nothing more until it is welcomed: from here all bytes are this reader's.
             messages = FrameReader(hello.sender, self._receiver.received)
             writer.transport.set_protocol(messages)
-        writer.write(pack(wire.Envelope(welcome=wire.Welcome(refusal=refusal))))
+        welcome = wire.Welcome(refusal=refusal, removed=removed)
+        writer.write(pack(wire.Envelope(welcome=welcome)))
         if messages is not None:
-            await messages.ended
+            await self._attend_messages(hello, messages)
             return
         await writer.drain()
         if refusal:
             log.warning("a peer was refused", peer=hello.sender, reason=refusal)
             return
         await self._serve_snapshot(hello.sender, reader, writer)
+
+    async def _attend_messages(self, hello: wire.Hello, messages: FrameReader) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "connections are attended in tasks"
+        self._attended[task] = hello.sender
+        try:
+            self._neighbours.met(hello.sender, hello.address, hello.feature_level)
+            await messages.ended
+        finally:
+            del self._attended[task]
 
     async def _serve_snapshot(
         self, sender: NodeId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -271,8 +313,11 @@ class TcpTransport:
 class _Peer:
     """The connection to one other member, dialled again whenever it is lost."""
 
-    def __init__(self, config: TransportConfig, peer: NodeId, address: str) -> None:
+    def __init__(
+        self, config: TransportConfig, peer: NodeId, address: str, neighbours: Neighbours
+    ) -> None:
         self.address = address
+        self._neighbours = neighbours
         self.outlet: Outlet | None = None
         self.queue: list[bytes] = []
         self._config = config
@@ -317,11 +362,15 @@ class _Peer:
             sender=self._config.node_id,
             receiver=self._peer,
             purpose=purpose,
+            address=self._config.address,
+            feature_level=self._config.feature_level,
         )
         try:
             writer.write(pack(wire.Envelope(hello=hello)))
             async with asyncio.timeout(HELLO_TIMEOUT_S):
                 answer = await _read_envelope(reader)
+            if answer.welcome.removed:
+                self._neighbours.refused_as_removed(self._peer, answer.welcome.refusal)
             if answer.welcome.refusal:
                 raise OSError(f"{self._peer} refused: {answer.welcome.refusal}")
         except BaseException:
@@ -342,6 +391,7 @@ class _Peer:
             pause = RETRY_MIN_S
             self.outlet = Outlet(writer.transport)
             try:
+                self._neighbours.connected(self._peer)
                 await reader.read()  # the other side says nothing: this returns when it is gone
             except OSError:
                 pass

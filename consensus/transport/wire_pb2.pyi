@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Hello(_message.Message):
-    __slots__ = ("version", "cluster", "group", "sender", "receiver", "purpose")
+    __slots__ = ("version", "cluster", "group", "sender", "receiver", "purpose", "address", "feature_level")
     class Purpose(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         MESSAGES: _ClassVar[Hello.Purpose]
@@ -21,19 +21,25 @@ class Hello(_message.Message):
     SENDER_FIELD_NUMBER: _ClassVar[int]
     RECEIVER_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_LEVEL_FIELD_NUMBER: _ClassVar[int]
     version: int
     cluster: str
     group: int
     sender: str
     receiver: str
     purpose: Hello.Purpose
-    def __init__(self, version: _Optional[int] = ..., cluster: _Optional[str] = ..., group: _Optional[int] = ..., sender: _Optional[str] = ..., receiver: _Optional[str] = ..., purpose: _Optional[_Union[Hello.Purpose, str]] = ...) -> None: ...
+    address: str
+    feature_level: int
+    def __init__(self, version: _Optional[int] = ..., cluster: _Optional[str] = ..., group: _Optional[int] = ..., sender: _Optional[str] = ..., receiver: _Optional[str] = ..., purpose: _Optional[_Union[Hello.Purpose, str]] = ..., address: _Optional[str] = ..., feature_level: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("refusal",)
+    __slots__ = ("refusal", "removed")
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
     refusal: str
-    def __init__(self, refusal: _Optional[str] = ...) -> None: ...
+    removed: bool
+    def __init__(self, refusal: _Optional[str] = ..., removed: _Optional[bool] = ...) -> None: ...
 
 class Snapshot(_message.Message):
     __slots__ = ("index", "term", "configuration", "clock_ms", "command_index")
@@ -50,7 +56,7 @@ class Snapshot(_message.Message):
     def __init__(self, index: _Optional[int] = ..., term: _Optional[int] = ..., configuration: _Optional[bytes] = ..., clock_ms: _Optional[int] = ..., command_index: _Optional[int] = ...) -> None: ...
 
 class Envelope(_message.Message):
-    __slots__ = ("term", "pre_vote", "pre_vote_response", "request_vote", "request_vote_response", "append_entries", "append_entries_response", "heartbeat", "heartbeat_response", "timeout_now", "propose", "propose_rejected", "read_index", "read_index_response", "ask", "answer", "hello", "welcome", "snapshot", "snapshot_chunk", "snapshot_end")
+    __slots__ = ("term", "pre_vote", "pre_vote_response", "request_vote", "request_vote_response", "append_entries", "append_entries_response", "heartbeat", "heartbeat_response", "timeout_now", "propose", "propose_rejected", "read_index", "read_index_response", "ask", "answer", "hello", "welcome", "snapshot", "snapshot_chunk", "snapshot_end", "change_members", "change_members_response")
     TERM_FIELD_NUMBER: _ClassVar[int]
     PRE_VOTE_FIELD_NUMBER: _ClassVar[int]
     PRE_VOTE_RESPONSE_FIELD_NUMBER: _ClassVar[int]
@@ -72,6 +78,8 @@ class Envelope(_message.Message):
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_CHUNK_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_END_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_MEMBERS_RESPONSE_FIELD_NUMBER: _ClassVar[int]
     term: int
     pre_vote: PreVote
     pre_vote_response: Vote
@@ -93,7 +101,9 @@ class Envelope(_message.Message):
     snapshot: Snapshot
     snapshot_chunk: bytes
     snapshot_end: bytes
-    def __init__(self, term: _Optional[int] = ..., pre_vote: _Optional[_Union[PreVote, _Mapping]] = ..., pre_vote_response: _Optional[_Union[Vote, _Mapping]] = ..., request_vote: _Optional[_Union[RequestVote, _Mapping]] = ..., request_vote_response: _Optional[_Union[Vote, _Mapping]] = ..., append_entries: _Optional[_Union[AppendEntries, _Mapping]] = ..., append_entries_response: _Optional[_Union[AppendEntriesResponse, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., heartbeat_response: _Optional[_Union[HeartbeatResponse, _Mapping]] = ..., timeout_now: _Optional[_Union[TimeoutNow, _Mapping]] = ..., propose: _Optional[_Union[Propose, _Mapping]] = ..., propose_rejected: _Optional[_Union[ProposeRejected, _Mapping]] = ..., read_index: _Optional[_Union[ReadIndex, _Mapping]] = ..., read_index_response: _Optional[_Union[ReadIndexResponse, _Mapping]] = ..., ask: _Optional[_Union[Ask, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., snapshot_chunk: _Optional[bytes] = ..., snapshot_end: _Optional[bytes] = ...) -> None: ...
+    change_members: ChangeMembers
+    change_members_response: ChangeMembersResponse
+    def __init__(self, term: _Optional[int] = ..., pre_vote: _Optional[_Union[PreVote, _Mapping]] = ..., pre_vote_response: _Optional[_Union[Vote, _Mapping]] = ..., request_vote: _Optional[_Union[RequestVote, _Mapping]] = ..., request_vote_response: _Optional[_Union[Vote, _Mapping]] = ..., append_entries: _Optional[_Union[AppendEntries, _Mapping]] = ..., append_entries_response: _Optional[_Union[AppendEntriesResponse, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., heartbeat_response: _Optional[_Union[HeartbeatResponse, _Mapping]] = ..., timeout_now: _Optional[_Union[TimeoutNow, _Mapping]] = ..., propose: _Optional[_Union[Propose, _Mapping]] = ..., propose_rejected: _Optional[_Union[ProposeRejected, _Mapping]] = ..., read_index: _Optional[_Union[ReadIndex, _Mapping]] = ..., read_index_response: _Optional[_Union[ReadIndexResponse, _Mapping]] = ..., ask: _Optional[_Union[Ask, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., snapshot_chunk: _Optional[bytes] = ..., snapshot_end: _Optional[bytes] = ..., change_members: _Optional[_Union[ChangeMembers, _Mapping]] = ..., change_members_response: _Optional[_Union[ChangeMembersResponse, _Mapping]] = ...) -> None: ...
 
 class PreVote(_message.Message):
     __slots__ = ("last_log_index", "last_log_term")
@@ -212,3 +222,47 @@ class Answer(_message.Message):
     not_leader: bool
     failure: str
     def __init__(self, number: _Optional[int] = ..., response: _Optional[bytes] = ..., not_leader: _Optional[bool] = ..., failure: _Optional[str] = ...) -> None: ...
+
+class MemberStep(_message.Message):
+    __slots__ = ("kind", "member", "address", "learner", "context")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        ADD: _ClassVar[MemberStep.Kind]
+        REMOVE: _ClassVar[MemberStep.Kind]
+        PROMOTE: _ClassVar[MemberStep.Kind]
+        UPDATE: _ClassVar[MemberStep.Kind]
+    ADD: MemberStep.Kind
+    REMOVE: MemberStep.Kind
+    PROMOTE: MemberStep.Kind
+    UPDATE: MemberStep.Kind
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    LEARNER_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    kind: MemberStep.Kind
+    member: str
+    address: str
+    learner: bool
+    context: bytes
+    def __init__(self, kind: _Optional[_Union[MemberStep.Kind, str]] = ..., member: _Optional[str] = ..., address: _Optional[str] = ..., learner: _Optional[bool] = ..., context: _Optional[bytes] = ...) -> None: ...
+
+class ChangeMembers(_message.Message):
+    __slots__ = ("number", "steps")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    steps: _containers.RepeatedCompositeFieldContainer[MemberStep]
+    def __init__(self, number: _Optional[int] = ..., steps: _Optional[_Iterable[_Union[MemberStep, _Mapping]]] = ...) -> None: ...
+
+class ChangeMembersResponse(_message.Message):
+    __slots__ = ("number", "index", "error", "text")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    index: int
+    error: str
+    text: str
+    def __init__(self, number: _Optional[int] = ..., index: _Optional[int] = ..., error: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...

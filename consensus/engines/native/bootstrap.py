@@ -7,7 +7,7 @@ snapshot; of a group that is taken over, each its own log.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,12 +64,16 @@ def directory_identity(cluster: str, node_id: NodeId) -> dict[str, Any]:
     }
 
 
-def from_backup(members: Sequence[NodeId], chunks: Iterable[bytes]) -> Beginning:
+def from_backup(members: Mapping[NodeId, str], chunks: Iterable[bytes]) -> Beginning:
     """Return how each member of a new group begins with a machine's snapshot.
+
+    Args:
+        members: id to "host:port" of each.
+        chunks: the snapshot's data.
 
     The snapshot counts as one command: a machine at index 0 has applied nothing.
     """
-    meta = SnapshotMeta(FIRST_INDEX, FIRST_TERM, Configuration.of(members))
+    meta = SnapshotMeta(FIRST_INDEX, FIRST_TERM, Configuration.founded(members))
     return Beginning((StoredMeta(meta, command_index=FIRST_INDEX, clock_ms=0), chunks))
 
 

@@ -37,12 +37,12 @@ from consensus.errors import (
     StorageError,
 )
 from consensus.raft.config import CoreConfig
-from consensus.raft.configuration import Configuration
+from consensus.raft.configuration import Configuration, InvalidConfiguration
 from consensus.raft.core import Core
 from consensus.raft.log import RaftLog
-from consensus.raft.membership import configuration_at
+from consensus.raft.membership import configuration_at, stand_alone
 from consensus.raft.messages import AnyMessage, EntryKind, InstallSnapshot, LogEntry, SnapshotMeta
-from consensus.raft.ready import Ready
+from consensus.raft.ready import HardState, Ready
 from consensus.storage.files import FileSystem
 from consensus.storage.records import Base, Record
 from consensus.storage.recovery import Recovered
@@ -105,13 +105,15 @@ class Driver:
         log_files: where the write-ahead log lives.
         snapshot_files: where snapshot files live.
         host: the node.
-        bootstrap: the group's first configuration, for a member with an empty disk.
+        bootstrap: the group's first configuration, for a member with an empty disk; empty for one
+            that joins a group which is there already.
         prng: the source of election timeouts.
         send: called with each message, in order, never blocks.
         flush: called when what was sent should be on its way: before a sync, and at the end.
         group_id: the group's number.
         incarnation: grows with each start of this member; 31 bits.
         distrust: why the machine must be rebuilt from the other members; empty: it need not be.
+        alone: go on as the only member of the group (see ``membership.stand_alone``).
 
     ``damage`` says what was found damaged at the start and is being repaired; empty: nothing.
 
@@ -137,6 +139,7 @@ class Driver:
         catch_up_entries: int = CATCH_UP_ENTRIES,
         incarnation: int = 0,
         distrust: str = "",
+        alone: bool = False,
     ) -> None:
         self._host = host
         self._send = send
@@ -150,6 +153,11 @@ class Driver:
         self.damage = distrust
         try:
             self.core = self._recover(config, bootstrap, prng)
+            if alone:
+                self._stand_alone(config, prng)
+        except InvalidConfiguration as error:
+            self._wal.close()
+            raise StorageError(str(error)) from error
         except BaseException:
             self._wal.close()
             raise
@@ -367,16 +375,38 @@ class Driver:
                 self._host.discard(distrust)
             self.snapshots.clear()
             base = self._settle(recovered, bootstrap)
+        entries = [entry for entry in recovered.entries if entry.index > base.index]
+        return self._new_core(config, RaftLog(base, entries), recovered.hard_state, prng)
+
+    def _new_core(
+        self, config: CoreConfig, log: RaftLog, hard_state: HardState, prng: random.Random
+    ) -> Core:
         return Core(
             config,
-            RaftLog(base, [entry for entry in recovered.entries if entry.index > base.index]),
-            recovered.hard_state,
+            log,
+            hard_state,
             prng,
             applied_index=self._numbers.place_of(self._delivered.index),
         )
 
+    def _stand_alone(self, config: CoreConfig, prng: random.Random) -> None:
+        """Make this member the only one, durably, before it takes part in anything."""
+        step = stand_alone(self.core)
+        if step is None:
+            return
+        entry, hard_state = step
+        self._wal.append([entry, hard_state])
+        self._numbers.append([entry])
+        log = self.core.log
+        entries = [*log.slice(log.first_index, log.last_index + 1), entry]
+        self.core = self._new_core(config, RaftLog(log.snapshot, entries), hard_state, prng)
+
     def _settle(self, recovered: Recovered, bootstrap: Configuration) -> SnapshotMeta:
         """Decide where the machine stands and what the log continues from."""
+        if not recovered.base.configuration:
+            # From its first start on a member knows its group's members from its own disk alone.
+            recovered.base = Base(0, 0, 0, bootstrap.encode())
+            self._wal.append([recovered.base])
         position = self._host.position()
         base = recovered.base
         stored, unusable = self._newest_snapshot(recovered)
@@ -408,8 +438,7 @@ class Driver:
             for _ in self._host.restore_steps(position, self.snapshots.contents(stored.raft)):
                 pass
         self._delivered = position
-        configuration = Configuration.decode(base.configuration) if base.index else bootstrap
-        return SnapshotMeta(base.index, base.term, configuration)
+        return SnapshotMeta(base.index, base.term, Configuration.decode(base.configuration))
 
     def _newest_snapshot(self, recovered: Recovered) -> tuple[StoredMeta | None, str]:
         """Return the newest snapshot, verified if it is to take the log's place; or what is wrong.

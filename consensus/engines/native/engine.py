@@ -20,19 +20,23 @@ import structlog
 from consensus.engine import Capabilities, Engine, EngineHost, Fault
 from consensus.engines.native.bootstrap import GROUP_ID, LOG_FILES, directory_identity
 from consensus.engines.native.driver import CATCH_UP_ENTRIES, Driver
+from consensus.engines.native.membership import MemberChanges
+from consensus.engines.native.peers import Peers
+from consensus.engines.native.questions import Questions
+from consensus.engines.native.repair import remedy_for
 from consensus.errors import (
     ConfigError,
-    ConsensusError,
     DataDamaged,
     NotLeader,
     ProposalDropped,
     ReadFailed,
+    Removed,
     Stopped,
     StorageError,
     Unsupported,
 )
 from consensus.raft.config import CoreConfig
-from consensus.raft.configuration import Configuration
+from consensus.raft.configuration import Configuration, InvalidConfiguration
 from consensus.raft.invariants import InvariantViolated
 from consensus.raft.messages import AnyMessage, InstallSnapshot, SnapshotMeta
 from consensus.storage.directory import DataDirectory
@@ -42,12 +46,12 @@ from consensus.storage.snapshots import StoredMeta
 from consensus.transport import wire_pb2 as wire
 from consensus.transport.codec import BadFrame, EntryPacker, from_wire, to_wire
 from consensus.transport.tcp import ChunkReader, TcpTransport, TransportConfig
-from consensus.types import EngineStatus, Member, NodeId, Proposal, Role
+from consensus.types import EngineStatus, MemberChange, NodeId, Proposal, Role
 
 log = structlog.get_logger(__name__)
 
-ASKS_PENDING_MAX: Final = 10_000
-"""Questions to the leader under way at once. More are refused with ``ReadFailed``."""
+FEATURE_LEVEL: Final = 1
+"""What this release's programs know, unless they say otherwise."""
 
 LATE_TICKS_MAX: Final = 3
 """Ticks made up for after the loop was held: more would depose a leader for our own pause."""
@@ -65,6 +69,9 @@ CAPABILITIES: Final = Capabilities(
         | Fault.MESSAGE_REORDERING
         | Fault.DISK_CORRUPTION
     ),
+    membership_change=True,
+    learners=True,
+    joint_consensus=True,
     read_index=True,
     leadership_transfer=True,
     notes=(
@@ -79,8 +86,10 @@ class NativeEngine(Engine):
     """One member of a group on our own Raft.
 
     Args:
-        node_id: this member's name, one of ``members``.
-        members: name to "host:port" of each founding member, the same on all of them.
+        node_id: this member's id, one of ``members``.
+        members: id to "host:port" of each founding member, the same on all of them; with ``join``,
+            of this member and of whoever is known already. They count at the first start only:
+            from then on the log has the members.
         directory: where the log and the snapshots are kept.
         cluster: the cluster's name; peers of another one are refused.
         election_timeout_ms: a follower campaigns after this to twice this without a leader.
@@ -89,6 +98,16 @@ class NativeEngine(Engine):
             not more than ``CATCH_UP_ENTRIES``, for members that were briefly away.
         dial: where to reach a peer, where that is not its own address (a proxy, for instance).
         listen: where to listen, "host:port", where that is not this member's own address.
+        join: begin in no configuration at all, and learn everything from the leader of the group
+            that this member was, or will be, added to. It does not campaign before it votes.
+        contexts: what the program on top keeps with the founding members, the same on all of them.
+        strict_reconfig_check: refuse changes that make the group depend on members which never
+            started or are out of reach.
+        learners_max: learners that the group may have at once; a setting of whoever leads.
+        force_new_cluster: go on as the only member, whoever else was in the group. Everything in
+            this member's log is kept, also what was not known to be committed. For the one member
+            that is left of a group which lost its majority for good.
+        feature_level: what this member's program knows (see ``Node.propose``).
     """
 
     def __init__(
@@ -103,6 +122,12 @@ class NativeEngine(Engine):
         snapshot_entries: int = 10_000,
         dial: Mapping[NodeId, str] | None = None,
         listen: str | None = None,
+        join: bool = False,
+        contexts: Mapping[NodeId, bytes] | None = None,
+        strict_reconfig_check: bool = True,
+        learners_max: int = 1,
+        force_new_cluster: bool = False,
+        feature_level: int = FEATURE_LEVEL,
     ) -> None:
         if node_id not in members:
             raise ConfigError(f"{node_id!r} is not among the members: {', '.join(members)}")
@@ -117,10 +142,21 @@ class NativeEngine(Engine):
             node_id=node_id,
             election_timeout_ticks=max(2, election_timeout_ms // heartbeat_interval_ms),
             heartbeat_ticks=1,
+            learners_max=learners_max,
+            strict_reconfig_check=strict_reconfig_check,
         )
+        self._bootstrap = Configuration() if join else Configuration.founded(members, contexts)
+        self._force_new_cluster = force_new_cluster
+        self._feature_level = feature_level
         self._snapshot_entries = snapshot_entries
         self._transport = TcpTransport(
-            TransportConfig(node_id=node_id, cluster=cluster, listen=listen or members[node_id]),
+            TransportConfig(
+                node_id=node_id,
+                cluster=cluster,
+                listen=listen or members[node_id],
+                address=members[node_id],
+                feature_level=feature_level,
+            ),
             self,
         )
         self._packer = EntryPacker()
@@ -130,8 +166,9 @@ class NativeEngine(Engine):
         self._snapshot_task: asyncio.Task[None] | None = None
         self._restore_task: asyncio.Task[None] | None = None
         self._streaming: set[NodeId] = set()
-        self._asks: dict[int, asyncio.Future[bytes]] = {}
-        self._ask_number = 0
+        self._questions = Questions(self._transport, self._answer)
+        self._peers: Peers
+        self._changes: MemberChanges
         self._pump_handle: asyncio.Handle | None = None
         self._tick_handle: asyncio.TimerHandle | None = None
         self._tick_due = 0.0
@@ -161,8 +198,19 @@ class NativeEngine(Engine):
                 directory_identity(self._cluster, self._node_id),
                 data=LOG_FILES,
             )
-            self._driver = self._open_driver(host, self._data)
-            await self._transport.start({**self._addresses, **self._dial})
+            driver = self._open_driver(host, self._data)
+            self._peers = Peers(
+                driver.core,
+                self._transport,
+                self._addresses,
+                self._dial,
+                self._feature_level,
+                self._wake,
+                self._removed,
+            )
+            self._changes = MemberChanges(driver, self._transport, self._tick_s / 4, self._wake)
+            self._driver = driver
+            await self._transport.start(self._peers)
         except BaseException:
             await self.stop()
             raise
@@ -177,7 +225,7 @@ class NativeEngine(Engine):
         loop = asyncio.get_running_loop()
         self._tick_due = loop.time() + self._tick_s
         self._tick_handle = loop.call_at(self._tick_due, self._tick)
-        if len(self._addresses) == 1:
+        if self._driver.core.configuration.voters == (self._node_id,):
             self._driver.core.campaign()
         self._wake()
 
@@ -192,7 +240,7 @@ class NativeEngine(Engine):
                 log_files,
                 RealFileSystem(self._directory / "snap"),
                 host,
-                Configuration.of(self._addresses),
+                self._bootstrap,
                 random.Random(),
                 self._send,
                 flush=self._transport.flush,
@@ -201,29 +249,17 @@ class NativeEngine(Engine):
                 catch_up_entries=min(CATCH_UP_ENTRIES, self._snapshot_entries),
                 incarnation=data.begin(at_least=int(time.time())),
                 distrust=data.distrust,
+                alone=self._force_new_cluster,
             )
             data.note_distrust("")
         except DataDamaged as error:
-            raise DataDamaged(f"{error}. {self._remedy()}") from error
+            remedy = remedy_for(self._directory, alone=len(self._addresses) == 1)
+            raise DataDamaged(f"{error}. {remedy}") from error
         except OSError as error:
             raise StorageError(
                 f"data directory {self._directory} cannot be used: {error}"
             ) from error
         return driver
-
-    def _remedy(self) -> str:
-        """What a person can do about damage that this member must not repair by itself."""
-        if len(self._addresses) == 1:
-            return (
-                "This is the only member, so nobody else has what was lost: restore "
-                f"{self._directory} from a backup. (An empty directory starts an empty store.)"
-            )
-        return (
-            "The other members have what was lost: while most of them run, remove this member from "
-            f"the group, delete {self._directory}, add it again and start it. Do not start it "
-            "with an empty directory under its old membership: it may have voted or acknowledged "
-            "what it would then have forgotten"
-        )
 
     async def stop(self) -> None:
         """Stop, close, and give the data directory back."""
@@ -235,10 +271,10 @@ class NativeEngine(Engine):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._transport.stop()
-        for future in self._asks.values():
-            if not future.done():
-                future.set_exception(Stopped("the engine was stopped"))
+        self._questions.stop()
         if self._driver is not None:
+            self._peers.stop()
+            self._changes.fail(Stopped("the engine was stopped"))
             self._driver.close()
             self._driver = None
         if self._data is not None:
@@ -276,20 +312,7 @@ class NativeEngine(Engine):
             async with asyncio.timeout(timeout_s):
                 if leader == self._node_id:
                     return await self._answer(request, timeout_s)
-                if len(self._asks) >= ASKS_PENDING_MAX:
-                    raise ReadFailed(f"{ASKS_PENDING_MAX} questions to the leader are under way")
-                self._ask_number += 1
-                number = self._ask_number
-                future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-                self._asks[number] = future
-                try:
-                    self._transport.send(
-                        leader, wire.Envelope(ask=wire.Ask(number=number, request=request))
-                    )
-                    self._transport.flush()
-                    return await future
-                finally:
-                    del self._asks[number]
+                return await self._questions.ask(leader, request)
         except TimeoutError:
             raise ReadFailed(f"the leader did not answer in {timeout_s:g} s") from None
 
@@ -306,11 +329,9 @@ class NativeEngine(Engine):
             leader=core.leader,
             commit_index=driver.commit_index,
             log_index=driver.log_index,
-            members=tuple(
-                Member(name, self._addresses.get(name, ""), name in core.configuration.learners)
-                for name in core.configuration.members
-            ),
+            members=self._peers.members,
             has_quorum=core.leader is not None,
+            feature_level=self._peers.feature_level,
         )
 
     async def watch_status(self) -> AsyncIterator[EngineStatus]:
@@ -330,6 +351,11 @@ class NativeEngine(Engine):
     def compact(self) -> None:
         """Shorten the log soon."""
         self._compact()
+
+    async def change_membership(self, changes: Sequence[MemberChange], timeout_s: float) -> None:
+        """Have the leader change the members; see ``Engine``."""
+        self._running()
+        await self._changes.change(changes, timeout_s)
 
     async def transfer_leadership(self, target: NodeId, timeout_s: float) -> None:
         """Hand leadership over and wait until ``target`` leads."""
@@ -357,16 +383,21 @@ class NativeEngine(Engine):
         if message is not None:
             try:
                 driver.receive(message)
-            except InvariantViolated as error:
+            except (InvariantViolated, InvalidConfiguration) as error:
                 self._halt(f"a message of {sender} cannot be: {error}")
                 return
             self._wake()
             return
         match envelope.WhichOneof("body"):
             case "ask":
-                self._spawn(self._answer_peer(sender, envelope.ask))
+                self._spawn(self._questions.asked(sender, envelope.ask, 5 * self._tick_s))
             case "answer":
-                self._answered(envelope.answer)
+                self._questions.answered(envelope.answer)
+            case "change_members":
+                self._changes.received(sender, envelope.term, envelope.change_members)
+            case "change_members_response":
+                self._changes.answered(envelope.change_members_response)
+                self._wake()
             case _:
                 pass  # from a newer version: what we do not know we do not need
 
@@ -375,7 +406,10 @@ class NativeEngine(Engine):
     ) -> None:
         """Write a peer's snapshot aside, then give it to the core."""
         driver = self._running()
-        configuration = Configuration.decode(header.configuration)
+        try:
+            configuration = Configuration.decode(header.configuration)
+        except InvalidConfiguration as error:
+            raise ConfigError(str(error)) from error
         meta = StoredMeta(
             SnapshotMeta(header.index, header.term, configuration),
             header.command_index,
@@ -418,6 +452,8 @@ class NativeEngine(Engine):
             return
         try:
             self._driver.pump()
+            self._peers.pumped()
+            self._changes.pumped()
             if self._host is not None and self._host.is_halted():
                 self._leave()
                 return
@@ -508,28 +544,6 @@ class NativeEngine(Engine):
             raise NotLeader(None)
         return await self._host.answer(request)
 
-    async def _answer_peer(self, sender: NodeId, ask: wire.Ask) -> None:
-        answer = wire.Answer(number=ask.number)
-        try:
-            answer.response = await self._answer(ask.request, 5 * self._tick_s)
-        except NotLeader:
-            answer.not_leader = True
-        except ConsensusError as error:
-            answer.failure = str(error)
-        self._transport.send(sender, wire.Envelope(answer=answer))
-        self._transport.flush()
-
-    def _answered(self, answer: wire.Answer) -> None:
-        future = self._asks.get(answer.number)
-        if future is None or future.done():
-            return
-        if answer.not_leader:
-            future.set_exception(NotLeader(None))
-        elif answer.failure:
-            future.set_exception(ReadFailed(answer.failure))
-        else:
-            future.set_result(answer.response)
-
     def _compact(self) -> None:
         driver = self._driver
         if driver is None or self._host is None or self._snapshot_task is not None:
@@ -583,12 +597,25 @@ class NativeEngine(Engine):
             self._host.halt(reason)
         self._leave()
 
+    def _removed(self) -> None:
+        if self._host is None or self._driver is None:
+            return
+        reason = (
+            f"member {self._node_id} was removed from its group for good; {self._directory} is of "
+            "no more use. To have this machine in the group again, add it as a new member and "
+            "start it with an empty directory"
+        )
+        self._host.removed(reason)
+        self._changes.fail(Removed(reason))
+        self._leave()
+
     def _leave(self) -> None:
         """Take no further part: the others must be able to go on without this member."""
         if self._driver is not None:
             self._last_view = attrs.evolve(
                 self.status(), role=Role.FOLLOWER, leader=None, has_quorum=False
             )
+            self._changes.fail(Stopped("this member takes no part any more"))
             self._driver.close()
             self._driver = None
         self._status_changed.set()

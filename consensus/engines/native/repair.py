@@ -13,6 +13,8 @@ this: nobody else has what was lost.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from consensus.errors import DataDamaged
 from consensus.raft.configuration import Configuration
 from consensus.raft.messages import EntryKind
@@ -58,3 +60,18 @@ def is_alone(recovered: Recovered, bootstrap: Configuration) -> bool:
         if entry.kind is EntryKind.CONFIGURATION:
             configuration = Configuration.decode(entry.data)
     return len(configuration.all_voters) == 1
+
+
+def remedy_for(directory: Path, *, alone: bool) -> str:
+    """Say what a person can do about damage that a member must not repair by itself."""
+    if alone:
+        return (
+            "This is the only member, so nobody else has what was lost: restore "
+            f"{directory} from a backup. (An empty directory starts an empty store.)"
+        )
+    return (
+        "The other members have what was lost: while most of them run, remove this member from "
+        f"the group, delete {directory}, add it again and start it. Do not start it "
+        "with an empty directory under its old membership: it may have voted or acknowledged "
+        "what it would then have forgotten"
+    )
