@@ -121,6 +121,7 @@ class TcpTransport:
         self._server: asyncio.Server | None = None
         self._incoming: set[asyncio.Task[None]] = set()
         self._attended: dict[asyncio.Task[None], NodeId] = {}
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def start(self, neighbours: Neighbours) -> None:
         """Listen, and let those who dial meet ``neighbours``.
@@ -146,7 +147,7 @@ class TcpTransport:
             self._server.close()
         for peer in self._peers.values():
             peer.stop()
-        tasks = [*self._incoming, *(peer.task for peer in self._peers.values())]
+        tasks = [*self._incoming, *self._ending, *(peer.task for peer in self._peers.values())]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -167,6 +168,8 @@ class TcpTransport:
         known = self._peers.pop(peer, None)
         if known is not None:
             known.stop()
+            self._ending.add(known.task)
+            known.task.add_done_callback(self._ending.discard)
         for task, sender in self._attended.items():
             if sender == peer:
                 task.cancel()
@@ -224,6 +227,7 @@ class TcpTransport:
         task = asyncio.get_running_loop().create_task(self._attend(reader, writer))
         self._incoming.add(task)
         task.add_done_callback(self._incoming.discard)
+        task.add_done_callback(lambda _: writer.close())  # also where it never began to run
 
     async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -232,8 +236,6 @@ class TcpTransport:
             pass  # the peer dials again
         except BadFrame as error:
             log.warning("a peer connection was ended", reason=str(error))
-        finally:
-            writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(HELLO_TIMEOUT_S):

@@ -48,7 +48,7 @@ from consensus.storage.records import Base, Record
 from consensus.storage.recovery import Recovered
 from consensus.storage.snapshots import SnapshotStore, SnapshotWriter, StoredMeta
 from consensus.storage.wal import SEGMENT_BYTES, WriteAheadLog
-from consensus.types import Committed, NodeId, Position, Proposal, ProposalId
+from consensus.types import Committed, Position, Proposal, ProposalId
 
 _PROPOSAL: Final = struct.Struct("<QQQQ")
 
@@ -91,9 +91,10 @@ class _Placed:
 
 @attrs.define(slots=True)
 class _Forward:
-    """Proposals of this node that went to the leader together, by sequence; and when."""
+    """Proposals of this node that went to the leader of a term together, by sequence; and when."""
 
     ids: dict[int, ProposalId]
+    term: int
     sent_tick: int
 
 
@@ -168,7 +169,6 @@ class Driver:
         self._request_of: dict[int, int] = {}
         self._forward_ticks_max = FORWARD_TIMEOUTS_MAX * config.election_timeout_ticks
         self._proposer = ProposalId(0, 0, 0)
-        self._forwarded_to: tuple[NodeId | None, int] = (None, 0)
         # Numbers of an earlier life must not come again: the leader may remember them.
         self._request = int(incarnation) << 32
         self._reads: dict[int, ReadDone] = {}
@@ -212,11 +212,10 @@ class Driver:
                 for number, proposal in enumerate(proposals)
             )
             return
-        self._watch_leader()  # what went to an earlier leader is not to be taken for this
         self._request += 1
         if self.core.forward(self._request, data):
             ids = {proposal.id.sequence: proposal.id for proposal in proposals}
-            self._forwarded[self._request] = _Forward(ids, self.core.now_ticks)
+            self._forwarded[self._request] = _Forward(ids, self.core.term, self.core.now_ticks)
             self._request_of.update(dict.fromkeys(ids, self._request))
             self._proposer = proposals[0].id
             if len(self._forwarded) > FORWARDS_PENDING_MAX:
@@ -248,7 +247,6 @@ class Driver:
         try:
             while self.core.has_ready:
                 self._handle(self.core.take_ready())
-            self._watch_leader()
         finally:
             self._pumping = False
 
@@ -531,6 +529,8 @@ class Driver:
         self.core.applied(last.index)
         if self._placed:
             self._settle_placed(last.index)
+        if self._forwarded:
+            self._drop_forwards_before(last.term)
 
     def _settle_placed(self, applied_index: int) -> None:
         """A place in the log that went to another entry: that proposal was certainly dropped."""
@@ -580,14 +580,19 @@ class Driver:
         for request in list(self._forwarded):
             self._forget_forward(request)
 
-    def _watch_leader(self) -> None:
-        """What was forwarded to a leader that is gone may or may not be in the log."""
-        leadership = (self.core.leader, self.core.term)
-        if leadership == self._forwarded_to:
-            return
-        self._forwarded_to = leadership
-        for request in list(self._forwarded):
-            self._forget_forward(request)
+    def _drop_forwards_before(self, term: int) -> None:
+        """What leaders of earlier terms took and committed is applied by now; the rest never is.
+
+        An entry of ``term`` is applied here. Whatever was committed before it stands before it in
+        the log; what an older leader appends, or has appended elsewhere, cannot be committed any
+        more, and leaders of this term or a later one do not take what was sent in an older one.
+        """
+        for request, forward in list(self._forwarded.items()):
+            if forward.term >= term:
+                return
+            self._end_forward(
+                request, ProposalDropped("the leader that it was sent to was replaced before")
+            )
 
     def _forget_old_forwards(self) -> None:
         sent_before = self.core.now_ticks - self._forward_ticks_max

@@ -616,6 +616,7 @@ class NativeEngine(Engine):
                 self.status(), role=Role.FOLLOWER, leader=None, has_quorum=False
             )
             self._changes.fail(Stopped("this member takes no part any more"))
+            self._peers.stop()
             self._driver.close()
             self._driver = None
         self._status_changed.set()

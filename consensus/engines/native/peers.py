@@ -101,9 +101,11 @@ class Peers:
             self._lingers = asyncio.get_running_loop().call_later(LINGER_S, self._removed)
 
     def stop(self) -> None:
-        """Nothing is to happen any more."""
+        """This member takes no further part: it dials nobody any more."""
         if self._lingers is not None:
             self._lingers.cancel()
+        for node in (*self._dialled, *self._visitors):
+            self._transport.remove_peer(node)
 
     # -- what the transport asks and tells ----------------------------------------------------
 

@@ -138,12 +138,17 @@ class Member:
         return list(self.sent)
 
     def append(
-        self, prev: tuple[int, int], *entries: LogEntry, term: int, commit: int = 0
+        self,
+        prev: tuple[int, int],
+        *entries: LogEntry,
+        term: int,
+        commit: int = 0,
+        sender: NodeId = "a",
     ) -> list[AnyMessage]:
-        """Let leader "a" send entries."""
+        """Let a leader send entries."""
         return self.receive(
             AppendEntries(
-                sender="a",
+                sender=sender,
                 receiver=self.driver.core.node_id,
                 term=term,
                 prev_log_index=prev[0],

@@ -9,8 +9,10 @@ from consensus.raft.configuration import Configuration
 from consensus.raft.messages import (
     AppendEntries,
     AppendEntriesResponse,
+    EntryKind,
     Heartbeat,
     HeartbeatResponse,
+    LogEntry,
     PreVoteResponse,
     Propose,
     ProposeRejected,
@@ -139,20 +141,33 @@ def test_what_the_leader_refused_was_certainly_dropped() -> None:
     assert isinstance(member.host.outcomes[1], ProposalDropped)
 
 
-def test_what_was_forwarded_to_a_leader_that_is_gone_is_unknown() -> None:
+def test_what_a_leader_that_is_gone_did_not_get_through_was_certainly_dropped() -> None:
+    """An entry of a later term is applied: nothing that is not before it can come any more."""
     member = following()
     propose(member, 1)
     member.receive(Heartbeat(sender="c", receiver="b", term=2, leader_commit=0, round=1))
-    assert isinstance(member.host.outcomes[1], OutcomeUnknown)
-
-
-def test_what_is_forwarded_to_a_new_leader_in_the_turn_it_was_heard_of_is_not_unknown() -> None:
-    """Only what went to the old one is."""
-    member = following()
-    propose(member, 1)
-    member.driver.receive(Heartbeat(sender="c", receiver="b", term=2, leader_commit=0, round=1))
+    assert member.host.outcomes == {}, "it may be in the new leader's log"
     propose(member, 2)
-    assert list(member.host.outcomes) == [1]
+    member.append((1, 1), noop(2, 2), term=2, commit=2, sender="c")
+    assert list(member.host.outcomes) == [1], "what went to the new leader is not meant"
+    assert isinstance(member.host.outcomes[1], ProposalDropped)
+
+
+def test_what_a_leader_that_is_gone_got_through_is_applied() -> None:
+    member = following()
+    member.sent.clear()
+    propose(member, 1)
+    (own,) = forwarded(member).commands
+    member.append(
+        (1, 1),
+        LogEntry(2, 1, EntryKind.COMMAND, own),
+        noop(3, 2),
+        term=2,
+        commit=3,
+        sender="c",
+    )
+    assert member.host.outcomes == {}
+    assert len(member.host.commands) == 1
 
 
 def test_what_was_forwarded_and_never_heard_of_again_is_unknown_in_the_end() -> None:
