@@ -26,6 +26,7 @@ from consensus.engines.native.questions import Questions
 from consensus.engines.native.repair import remedy_for
 from consensus.errors import (
     ConfigError,
+    ConsensusError,
     DataDamaged,
     NotLeader,
     ProposalDropped,
@@ -344,7 +345,7 @@ class NativeEngine(Engine):
     def distrust(self, reason: str) -> None:
         """Note that the machine is damaged, if others have what it lost."""
         if len(self._running().core.configuration.all_voters) == 1:
-            raise Unsupported(self._remedy())
+            raise Unsupported(remedy_for(self._directory, alone=len(self._addresses) == 1))
         if self._data is not None:
             self._data.note_distrust(reason)
 
