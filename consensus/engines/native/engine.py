@@ -345,7 +345,7 @@ class NativeEngine(Engine):
     def distrust(self, reason: str) -> None:
         """Note that the machine is damaged, if others have what it lost."""
         if len(self._running().core.configuration.all_voters) == 1:
-            raise Unsupported(remedy_for(self._directory, alone=len(self._addresses) == 1))
+            raise Unsupported(remedy_for(self._directory, alone=True))
         if self._data is not None:
             self._data.note_distrust(reason)
 
