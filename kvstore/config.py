@@ -57,12 +57,18 @@ class ServerConfig:
     metrics_urls: tuple[Url, ...]
     advertise_client_urls: tuple[str, ...]
     initial_cluster: Mapping[str, tuple[Url, ...]]
+    joins: bool
+    """Whether the cluster is there already: ``--initial-cluster-state existing``."""
+    force_new_cluster: bool
     cluster_token: str
     engine: str
     peer_password_file: Path | None
     heartbeat_interval_ms: int
     election_timeout_ms: int
     snapshot_count: int
+    pre_vote: bool
+    strict_reconfig_check: bool
+    learners_max: int
     quota_bytes: int
     max_txn_ops: int
     max_request_bytes: int
@@ -224,11 +230,9 @@ def resolve(given: Given) -> ServerConfig:
     if engine == "local" and len(initial_cluster) > 1:
         raise ConfigError("--engine local is for one member; --initial-cluster names several")
     password = Path(given["peer-password-file"]) if given["peer-password-file"] else None
-    if _one_of(given, "initial-cluster-state", ("new", "existing")) == "existing":
-        warnings.append(
-            "--initial-cluster-state=existing: members cannot be added to a running cluster yet; "
-            "this works for a member that was part of --initial-cluster from the start"
-        )
+    if engine != "native" and given["force-new-cluster"]:
+        raise ConfigError(f"--force-new-cluster: --engine {engine} cannot change its members")
+    learners = "max-learners" if "max-learners" in given else "experimental-max-learners"
     if _one_of(given, "metrics", ("basic", "extensive")) == "extensive":
         warnings.append("--metrics=extensive: durations of calls are not measured yet")
     quota = given["quota-backend-bytes"]
@@ -250,12 +254,17 @@ def resolve(given: Given) -> ServerConfig:
         metrics_urls=metrics_urls,
         advertise_client_urls=tuple(url.text for url in advertise),
         initial_cluster=initial_cluster,
+        joins=_one_of(given, "initial-cluster-state", ("new", "existing")) == "existing",
+        force_new_cluster=given["force-new-cluster"],
         cluster_token=given["initial-cluster-token"],
         engine=engine,
         peer_password_file=password,
         heartbeat_interval_ms=given["heartbeat-interval"],
         election_timeout_ms=given["election-timeout"],
         snapshot_count=given["snapshot-count"],
+        pre_vote=given["pre-vote"],
+        strict_reconfig_check=given["strict-reconfig-check"],
+        learners_max=given[learners],
         quota_bytes=QUOTA_DEFAULT_BYTES if quota == 0 else quota,
         max_txn_ops=given["max-txn-ops"],
         max_request_bytes=given["max-request-bytes"],

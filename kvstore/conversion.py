@@ -8,28 +8,14 @@ leaves a directory that no server starts on, and that the same command finishes.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
-from consensus.engines.conversion import pysyncobj_to_native
 from consensus.errors import ConfigError, StorageError
 from kvstore.config import ServerConfig
 from kvstore.datadir import DataDirectory, engine_in
-from kvstore.identity import Identity, identify, node_of
-
-Convert = Callable[[Path, Path, ServerConfig, Identity], tuple[int, int]]
-
-
-def _from_pysyncobj(
-    source: Path, target: Path, config: ServerConfig, identity: Identity
-) -> tuple[int, int]:
-    members = {node_of(each.id): each.address for each in identity.founders.values()}
-    return pysyncobj_to_native(source, target, config.cluster_token, identity.node_id, members)
-
-
-CONVERSIONS: Final[dict[tuple[str, str], Convert]] = {("pysyncobj", "native"): _from_pysyncobj}
-"""From one engine to another."""
+from kvstore.engines import CONVERSIONS, convert_log
+from kvstore.identity import identify
 
 
 def convert(config: ServerConfig) -> str:
@@ -52,15 +38,14 @@ def convert(config: ServerConfig) -> str:
             return f"{path}: finished the conversion to {wanted} that was interrupted"
         if found == wanted:
             return f"{path} is the {wanted} engine's already; nothing was done"
-        work = CONVERSIONS.get((found, wanted))
-        if work is None:
+        if (found, wanted) not in CONVERSIONS:
             raise ConfigError(how_to_move(path, found, wanted))
         kept = _free_name(directory.engine, found)
         building = directory.engine.with_name(f"engine.{wanted}.part")
         for left in (building, ready):
             shutil.rmtree(left, ignore_errors=True)
         building.mkdir()
-        index, term = work(directory.engine, building, config, identity)
+        index, term = convert_log(found, directory.engine, building, config, identity)
         building.rename(ready)
         directory.sync()
         directory.engine.rename(kept)

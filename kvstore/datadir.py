@@ -12,11 +12,40 @@ import os
 from pathlib import Path
 from typing import Final
 
+import attrs
+
 from consensus.errors import StorageError
 from kvstore.identity import Identity
 
 FORMAT_VERSION: Final = 1
 DIRECTORY_MODE: Final = 0o700
+
+
+@attrs.frozen(slots=True)
+class Owner:
+    """Whose data a directory holds, as it says itself."""
+
+    cluster_id: int
+    member_id: int
+    name: str
+    joined: bool
+
+
+def owner_of(path: Path) -> Owner | None:
+    """Return whose a data directory is; None where it is nobody's yet or does not say clearly.
+
+    Whoever then opens it as ``DataDirectory`` is told what is wrong with it.
+    """
+    try:
+        found = json.loads((path / "member" / "identity.json").read_text())
+        return Owner(
+            int(found["cluster_id"], 16),
+            int(found["member_id"], 16),
+            str(found["name"]),
+            bool(found.get("joined", False)),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 class WrongEngine(StorageError):
@@ -106,6 +135,7 @@ class DataDirectory:
             "cluster_id": f"{identity.cluster_id:x}",
             "member_id": f"{identity.member_id:x}",
             "name": identity.name,
+            "joined": identity.joined,
         }
         try:
             text = path.read_text()
@@ -131,13 +161,14 @@ class DataDirectory:
                 f"data directory {self.path} has format version {found.get('format_version')}, "
                 f"this release reads version {FORMAT_VERSION}"
             )
-        if found != ours:
+        if any(found.get(key) != ours[key] for key in ("cluster_id", "member_id", "name")):
             raise StorageError(
                 f"data directory {self.path} belongs to member {found.get('name')!r} (ID "
                 f"{found.get('member_id')}) of cluster {found.get('cluster_id')}, but the settings "
                 f"make this member {identity.name!r} (ID {ours['member_id']}) of cluster "
                 f"{ours['cluster_id']}; check --data-dir, --name, --initial-cluster and "
-                "--initial-cluster-token"
+                "--initial-cluster-token (a cluster whose members have changed since is named by "
+                "--initial-cluster-state existing)"
             )
 
     def _check_engine(self, engine: str) -> None:

@@ -5,17 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 from consensus.engine import Engine
+from consensus.engines.conversion import pysyncobj_to_native
 from consensus.engines.local import LocalEngine
 from consensus.engines.native import NativeEngine
 from consensus.engines.native.bootstrap import from_backup, write_beginning
 from consensus.engines.pysyncobj import PySyncObjEngine
 from consensus.engines.pysyncobj.bootstrap import write_base
-from consensus.errors import ConfigError
+from consensus.errors import ConfigError, StorageError
 from consensus.peerdial import PEER_DIAL_VARIABLE, read_peer_dial
+from consensus.types import NodeId
 from kvstore.config import ServerConfig
 from kvstore.identity import Identity, node_of
+from kvstore.members import encode_context
+
+CHANGES_MEMBERS: Final = frozenset({"native"})
+"""Engines whose members can change while they run, so that one can join."""
+
+CONVERSIONS: Final = frozenset({("pysyncobj", "native")})
+"""From which engine to which a log can be converted."""
 
 
 def build_engine(config: ServerConfig, identity: Identity, directory: Path) -> Engine:
@@ -39,6 +49,7 @@ def build_engine(config: ServerConfig, identity: Identity, directory: Path) -> E
         {founder.name: founder.address for founder in founders},
     )
     dial = {nodes[name]: address for name, address in dialled.items()}
+    contexts = _contexts(identity)
     if config.engine == "native":
         if config.peer_password_file is not None:
             raise ConfigError(
@@ -55,6 +66,12 @@ def build_engine(config: ServerConfig, identity: Identity, directory: Path) -> E
             heartbeat_interval_ms=config.heartbeat_interval_ms,
             snapshot_entries=max(2, config.snapshot_count),
             dial=dial,
+            join=identity.joined,
+            contexts=contexts,
+            pre_vote=config.pre_vote,
+            strict_reconfig_check=config.strict_reconfig_check,
+            learners_max=config.learners_max,
+            force_new_cluster=config.force_new_cluster,
         )
     return PySyncObjEngine(
         identity.node_id,
@@ -69,6 +86,33 @@ def build_engine(config: ServerConfig, identity: Identity, directory: Path) -> E
     )
 
 
+def convert_log(
+    found: str, source: Path, target: Path, config: ServerConfig, identity: Identity
+) -> tuple[int, int]:
+    """Convert the log that engine ``found`` left in ``source`` to ``config.engine``.
+
+    Returns:
+        index and term of the last entry.
+
+    Raises:
+        StorageError: something cannot be read or written.
+    """
+    if (found, config.engine) not in CONVERSIONS:
+        raise StorageError(f"there is no conversion from {found} to {config.engine}")
+    members = {node_of(each.id): each.address for each in identity.founders.values()}
+    return pysyncobj_to_native(
+        source, target, config.cluster_token, identity.node_id, members, _contexts(identity)
+    )
+
+
+def _contexts(identity: Identity) -> dict[NodeId, bytes]:
+    """Return what the engine's configuration keeps with each founding member."""
+    return {
+        node_of(each.id): encode_context(identity.cluster_id, each.peer_urls)
+        for each in identity.founders.values()
+    }
+
+
 def seed_engine(
     config: ServerConfig, identity: Identity, directory: Path, chunks: Iterable[bytes]
 ) -> None:
@@ -78,9 +122,9 @@ def seed_engine(
         ConfigError: this engine keeps nothing on disk.
         StorageError, OSError: it cannot be written. What ``chunks`` raises passes through.
     """
-    members = {node_of(founder.id): founder.address for founder in identity.founders.values()}
+    members = {node_of(each.id): each.address for each in identity.founders.values()}
     if config.engine == "native":
-        beginning = from_backup(members, chunks)
+        beginning = from_backup(members, _contexts(identity), chunks)
         write_beginning(directory, config.cluster_token, identity.node_id, beginning)
     elif config.engine == "pysyncobj":
         write_base(directory, sorted(members), chunks)

@@ -68,6 +68,8 @@ class Identity:
     member_id: int
     name: str
     founders: Mapping[int, Founder]
+    joined: bool = False
+    """Whether this member was added while the cluster ran; its IDs do not follow from settings."""
 
     @property
     def node_id(self) -> NodeId:

@@ -37,14 +37,21 @@ class MemberInfo:
         return bool(self.name)
 
 
-def encode_peer_urls(urls: Iterable[str]) -> bytes:
-    """Return peer URLs as the context of a member in the engine's configuration."""
-    return json.dumps({"peer_urls": list(urls)}).encode()
+def encode_context(cluster_id: int, peer_urls: Iterable[str]) -> bytes:
+    """Return what the engine's configuration keeps with a member.
+
+    Args:
+        cluster_id: for a member that joins, which cannot compute it.
+        peer_urls: where the others reach this member, as the API shows it.
+    """
+    fields = {"cluster_id": f"{cluster_id:x}", "peer_urls": sorted(peer_urls)}
+    return json.dumps(fields, sort_keys=True).encode()
 
 
-def decode_peer_urls(context: bytes) -> tuple[str, ...]:
-    """Return the peer URLs in a member's context."""
-    return tuple(json.loads(context)["peer_urls"])
+def decode_context(context: bytes) -> tuple[int, tuple[str, ...]]:
+    """Return the cluster's ID and a member's peer URLs."""
+    fields = json.loads(context)
+    return int(fields["cluster_id"], 16), tuple(fields["peer_urls"])
 
 
 def current_members(
@@ -69,7 +76,7 @@ def _info(
     attributes = said.get(id, MemberAttributes())
     founder = founders.get(id)
     if member.context:
-        urls = decode_peer_urls(member.context)
+        _, urls = decode_context(member.context)
     elif founder is not None and member.address in ("", founder.address):
         urls = founder.peer_urls
     else:

@@ -4,7 +4,8 @@ Start: lock the data directory, bind the client ports (a taken one must be told 
 runs), open the store, start the node, publish this member's name and client URLs through the log
 (which proves that the store has everything acknowledged before this start), then serve.
 
-Stop: end the calls, stop listening, stop the node, commit and close the store, unlock. In 2 s.
+Stop: hand leadership over, end the calls, stop listening, stop the node, commit and close the
+store, unlock. In 2 s.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import random
 import socket
 from collections.abc import Coroutine
 from pathlib import Path
@@ -27,7 +29,8 @@ from kvstore.config import ServerConfig
 from kvstore.datadir import DataDirectory
 from kvstore.engines import build_engine
 from kvstore.errors import Status
-from kvstore.identity import identify
+from kvstore.identity import Identity
+from kvstore.joining import identity_for
 from kvstore.lease.expiry import LeaseExpiry
 from kvstore.listeners import Listeners, bind_urls
 from kvstore.loopmonitor import LoopMonitor
@@ -62,6 +65,9 @@ TICK_S: Final = 0.01
 
 PUBLISH_TIMEOUT_S: Final = 5.0
 RETRY_S: Final = 0.05
+HAND_OVER_S: Final = 0.3
+"""How long a leader that stops waits for another to take over; after that there is an election."""
+
 PATIENCE_S: Final = 3.0
 """After so many seconds of a start a person is told what it waits for."""
 
@@ -78,7 +84,7 @@ class Server:
 
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
-        self.identity = identify(config.initial_cluster, config.name, config.cluster_token)
+        self.identity: Identity
         self.monitor = LoopMonitor()
         self.leader_guard = LeaderGuard(config.election_timeout_ms / 1000)
         self.node: Node
@@ -106,6 +112,7 @@ class Server:
             ConfigError: an address cannot be used.
         """
         config = self.config
+        self.identity = await identity_for(config)
         self._directory = DataDirectory(config.data_dir, self.identity, engine=config.engine)
         client_sockets = self._bind(config.client_urls, "listen-client-urls")
         metrics_sockets = self._bind(config.metrics_urls, "listen-metrics-urls")
@@ -156,6 +163,8 @@ class Server:
 
     async def stop(self) -> None:
         """Stop in order. Safe after a failed start, and twice."""
+        if self._node_started:
+            await self._hand_over()
         self.monitor.stop()
         self.leader_guard.close()
         if self._gateway is not None:
@@ -278,6 +287,18 @@ class Server:
             term=status.term,
             this_member_leads=status.role is Role.LEADER,
         )
+
+    async def _hand_over(self) -> None:
+        """Let another member lead, so that the cluster need not notice that this one is gone."""
+        status = self.node.status()
+        voters = [each.id for each in status.engine.members if not each.learner]
+        if status.halted or status.engine.role is not Role.LEADER or len(voters) < 2:
+            return
+        voters.remove(status.engine.node_id)
+        try:
+            await self.node.transfer_leadership(random.choice(voters), HAND_OVER_S)
+        except ConsensusError as error:
+            log.info("leadership was not handed over", reason=str(error))
 
     def _tick(self) -> None:
         """Let the store commit and compact, and come again."""

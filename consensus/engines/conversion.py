@@ -26,7 +26,12 @@ from consensus.types import NodeId
 
 
 def pysyncobj_to_native(
-    source: Path, target: Path, cluster: str, node_id: NodeId, members: Mapping[NodeId, str]
+    source: Path,
+    target: Path,
+    cluster: str,
+    node_id: NodeId,
+    members: Mapping[NodeId, str],
+    contexts: Mapping[NodeId, bytes],
 ) -> tuple[int, int]:
     """Write into the empty directory ``target`` what a stopped member has in ``source``.
 
@@ -36,6 +41,7 @@ def pysyncobj_to_native(
         cluster: the cluster's name, as the native engine will be given it.
         node_id: this member.
         members: every member's peer address ("host:port"), as PySyncObj was given them.
+        contexts: what the program on top keeps with them.
 
     Returns:
         index and term of the last entry of the new log.
@@ -47,7 +53,9 @@ def pysyncobj_to_native(
         snapshot = None
         if log.base_index:
             meta = SnapshotMeta(
-                log.base_index + log.base.index, log.base_term, Configuration.founded(members)
+                log.base_index + log.base.index,
+                log.base_term,
+                Configuration.founded(members, contexts),
             )
             snapshot = (StoredMeta(meta, log.base.index, log.base.clock_ms), log.chunks)
         by_address = {address: node for node, address in members.items()}

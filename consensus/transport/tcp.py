@@ -19,7 +19,7 @@ import contextlib
 import os
 import random
 import ssl
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 import attrs
@@ -36,7 +36,7 @@ from consensus.transport.codec import (
     unpack_prefix,
 )
 from consensus.transport.frames import FrameReader, Outlet
-from consensus.types import NodeId
+from consensus.types import Member, NodeId
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +63,10 @@ class Receiver(Protocol):
 
 class Neighbours(Protocol):
     """What a transport asks and tells about those that it meets."""
+
+    @property
+    def members(self) -> Sequence[Member]:
+        """Who is in the group, for one that is to join it."""
 
     def was_removed(self, sender: NodeId) -> bool:
         """Whether a committed change has removed this member: it is refused by name."""
@@ -251,6 +255,9 @@ class TcpTransport:
             messages = FrameReader(hello.sender, self._receiver.received)
             writer.transport.set_protocol(messages)
         welcome = wire.Welcome(refusal=refusal, removed=removed)
+        describes = hello.purpose == wire.Hello.DESCRIBE
+        if describes and not refusal:
+            welcome.members.extend(map(_described, self._neighbours.members))
         writer.write(pack(wire.Envelope(welcome=welcome)))
         if messages is not None:
             await self._attend_messages(hello, messages)
@@ -258,6 +265,8 @@ class TcpTransport:
         await writer.drain()
         if refusal:
             log.warning("a peer was refused", peer=hello.sender, reason=refusal)
+            return
+        if describes:
             return
         await self._serve_snapshot(hello.sender, reader, writer)
 
@@ -304,12 +313,50 @@ class TcpTransport:
         if hello.version != WIRE_VERSION:
             return f"wire version {hello.version}; this member speaks version {WIRE_VERSION}"
         if hello.cluster != own.cluster:
-            return f"{hello.sender} is of cluster {hello.cluster}; this is cluster {own.cluster}"
+            sender = hello.sender or "it"
+            return f"{sender} is of cluster {hello.cluster}; this is cluster {own.cluster}"
         if hello.group != own.group_id:
             return f"group {hello.group}; this member is of group {own.group_id}"
-        if hello.receiver != own.node_id:
+        if hello.receiver != own.node_id and hello.purpose != wire.Hello.DESCRIBE:
             return f"{hello.receiver} was meant; this is {own.node_id}"
         return ""
+
+
+async def ask_members(
+    address: str, cluster: str, timeout_s: float, tls: ssl.SSLContext | None = None
+) -> tuple[Member, ...]:
+    """Ask the member at an address who is in its group, as far as it knows now.
+
+    For one that is to join: it knows where members are, but no ids, not even its own.
+
+    Raises:
+        OSError: nobody answers there in time, it is no member, or of another cluster (the text
+            says why).
+        ConfigError: ``address`` is not "host:port".
+    """
+    host, port = split_address(address)
+    hello = wire.Hello(version=WIRE_VERSION, cluster=cluster, purpose=wire.Hello.DESCRIBE)
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_connection(host, port, ssl=tls)
+            try:
+                writer.write(pack(wire.Envelope(hello=hello)))
+                welcome = (await _read_envelope(reader)).welcome
+            finally:
+                writer.close()
+    except (TimeoutError, BadFrame, asyncio.IncompleteReadError) as error:
+        raise OSError(f"{address} gave no answer: {error}") from None
+    if welcome.refusal:
+        raise OSError(f"{address} refused: {welcome.refusal}")
+    return tuple(
+        Member(each.id, each.address, each.learner, each.context) for each in welcome.members
+    )
+
+
+def _described(member: Member) -> wire.DescribedMember:
+    return wire.DescribedMember(
+        id=member.id, address=member.address, learner=member.learner, context=member.context
+    )
 
 
 class _Peer:

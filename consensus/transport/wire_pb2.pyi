@@ -13,8 +13,10 @@ class Hello(_message.Message):
         __slots__ = ()
         MESSAGES: _ClassVar[Hello.Purpose]
         SNAPSHOT: _ClassVar[Hello.Purpose]
+        DESCRIBE: _ClassVar[Hello.Purpose]
     MESSAGES: Hello.Purpose
     SNAPSHOT: Hello.Purpose
+    DESCRIBE: Hello.Purpose
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     GROUP_FIELD_NUMBER: _ClassVar[int]
@@ -34,12 +36,26 @@ class Hello(_message.Message):
     def __init__(self, version: _Optional[int] = ..., cluster: _Optional[str] = ..., group: _Optional[int] = ..., sender: _Optional[str] = ..., receiver: _Optional[str] = ..., purpose: _Optional[_Union[Hello.Purpose, str]] = ..., address: _Optional[str] = ..., feature_level: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("refusal", "removed")
+    __slots__ = ("refusal", "removed", "members")
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     REMOVED_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
     refusal: str
     removed: bool
-    def __init__(self, refusal: _Optional[str] = ..., removed: _Optional[bool] = ...) -> None: ...
+    members: _containers.RepeatedCompositeFieldContainer[DescribedMember]
+    def __init__(self, refusal: _Optional[str] = ..., removed: _Optional[bool] = ..., members: _Optional[_Iterable[_Union[DescribedMember, _Mapping]]] = ...) -> None: ...
+
+class DescribedMember(_message.Message):
+    __slots__ = ("id", "address", "learner", "context")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    LEARNER_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    address: str
+    learner: bool
+    context: bytes
+    def __init__(self, id: _Optional[str] = ..., address: _Optional[str] = ..., learner: _Optional[bool] = ..., context: _Optional[bytes] = ...) -> None: ...
 
 class Snapshot(_message.Message):
     __slots__ = ("index", "term", "configuration", "clock_ms", "command_index")

@@ -164,6 +164,9 @@ async def _until_over(server: Server, stopping: asyncio.Future[str]) -> int | No
         if stopping.done():
             log.info("stopping", signal=stopping.result())
             return 0
+        if server.node.status().removed:
+            log.warning("this member was removed from its cluster", reason=halted.result())
+            return 0
         log.error("this member has stopped to keep its promises", reason=halted.result())
         return None if server.node.wants_restart else EXIT_FAILED
     finally:

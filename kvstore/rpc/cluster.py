@@ -47,7 +47,7 @@ from kvstore.errors import (
     Status,
 )
 from kvstore.identity import member_id, node_of
-from kvstore.members import MemberInfo, encode_peer_urls
+from kvstore.members import MemberInfo, encode_context
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.rpc.context import ServerContext
 from kvstore.rpc.registry import Call, Kind, Method
@@ -119,7 +119,7 @@ class ClusterService:
         # etcd's formula for a member that joins: no cluster token, but the time.
         id = member_id(texts, "", int(time.time()))
         await self._change(
-            AddMember(node_of(id), urls[0].address, request.isLearner, encode_peer_urls(texts))
+            AddMember(node_of(id), urls[0].address, request.isLearner, self._encode(texts))
         )
         response = self._with_members(pb.MemberAddResponse())
         response.member.CopyFrom(
@@ -144,7 +144,7 @@ class ClusterService:
     ) -> pb.MemberUpdateResponse:
         """Change where the others reach a member."""
         urls = _urls(request.peerURLs)
-        context = encode_peer_urls(sorted(url.text for url in urls))
+        context = self._encode([url.text for url in urls])
         await self._change(UpdateMember(node_of(request.ID), urls[0].address, context))
         return self._with_members(pb.MemberUpdateResponse())
 
@@ -155,6 +155,9 @@ class ClusterService:
         await self._change(PromoteMember(node_of(request.ID)))
         self._context.learners_promoted += 1
         return self._with_members(pb.MemberPromoteResponse())
+
+    def _encode(self, peer_urls: Sequence[str]) -> bytes:
+        return encode_context(self._context.identity.cluster_id, peer_urls)
 
     async def _change(self, change: MemberChange) -> None:
         context = self._context

@@ -116,7 +116,10 @@ def test_wrong_command_lines(words: tuple[str, ...], text: str) -> None:
         ),
         (("--cert-file", "x.pem"), "--cert-file is not supported: TLS is not built yet"),
         (("--discovery", "http://x"), "name the members with --initial-cluster"),
-        (("--force-new-cluster",), "--force-new-cluster is not supported"),
+        (
+            ("--force-new-cluster", "--engine", "local"),
+            "--force-new-cluster: --engine local cannot change its members",
+        ),
         (("--config-file", "/nonexistent.yml"), "cannot read /nonexistent.yml: No such file"),
     ],
 )

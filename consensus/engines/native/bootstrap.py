@@ -64,16 +64,19 @@ def directory_identity(cluster: str, node_id: NodeId) -> dict[str, Any]:
     }
 
 
-def from_backup(members: Mapping[NodeId, str], chunks: Iterable[bytes]) -> Beginning:
+def from_backup(
+    members: Mapping[NodeId, str], contexts: Mapping[NodeId, bytes], chunks: Iterable[bytes]
+) -> Beginning:
     """Return how each member of a new group begins with a machine's snapshot.
 
-    Args:
-        members: id to "host:port" of each.
-        chunks: the snapshot's data.
-
     The snapshot counts as one command: a machine at index 0 has applied nothing.
+
+    Args:
+        members: the founding members' addresses, "host:port".
+        contexts: what the program on top keeps with them.
+        chunks: the machine's snapshot.
     """
-    meta = SnapshotMeta(FIRST_INDEX, FIRST_TERM, Configuration.founded(members))
+    meta = SnapshotMeta(FIRST_INDEX, FIRST_TERM, Configuration.founded(members, contexts))
     return Beginning((StoredMeta(meta, command_index=FIRST_INDEX, clock_ms=0), chunks))
 
 

@@ -102,6 +102,7 @@ class NativeEngine(Engine):
         join: begin in no configuration at all, and learn everything from the leader of the group
             that this member was, or will be, added to. It does not campaign before it votes.
         contexts: what the program on top keeps with the founding members, the same on all of them.
+        pre_vote: ask before an election whether it can be won, without raising the term.
         strict_reconfig_check: refuse changes that make the group depend on members which never
             started or are out of reach.
         learners_max: learners that the group may have at once; a setting of whoever leads.
@@ -125,6 +126,7 @@ class NativeEngine(Engine):
         listen: str | None = None,
         join: bool = False,
         contexts: Mapping[NodeId, bytes] | None = None,
+        pre_vote: bool = True,
         strict_reconfig_check: bool = True,
         learners_max: int = 1,
         force_new_cluster: bool = False,
@@ -143,6 +145,7 @@ class NativeEngine(Engine):
             node_id=node_id,
             election_timeout_ticks=max(2, election_timeout_ms // heartbeat_interval_ms),
             heartbeat_ticks=1,
+            pre_vote=pre_vote,
             learners_max=learners_max,
             strict_reconfig_check=strict_reconfig_check,
         )

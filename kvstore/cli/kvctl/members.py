@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import click
 
-from kvstore.cli.kvctl.failures import BadArguments
+from kvstore.cli.kvctl.failures import BadArguments, Failure
 from kvstore.cli.kvctl.settings import settings_of
 from kvstore.errors import EtcdError
 from kvstore.pb import etcdserverpb_pb2 as pb
@@ -73,7 +75,7 @@ def member_add(ctx: click.Context, args: tuple[str, ...], peer_urls: str, learne
         raise BadArguments("member peer urls not provided")
     settings = settings_of(ctx)
     printer = settings.printer()
-    request = pb.MemberAddRequest(peerURLs=peer_urls.split(","), isLearner=learner)
+    request = pb.MemberAddRequest(peerURLs=_checked(peer_urls), isLearner=learner)
     printer.member_add(
         args[0], settings.run(lambda client: client.connection.call(rpcs.MEMBER_ADD, request))
     )
@@ -97,7 +99,7 @@ def member_update(ctx: click.Context, args: tuple[str, ...], peer_urls: str) -> 
         raise BadArguments("member peer urls not provided")
     settings = settings_of(ctx)
     printer = settings.printer()
-    request = pb.MemberUpdateRequest(ID=id, peerURLs=peer_urls.split(","))
+    request = pb.MemberUpdateRequest(ID=id, peerURLs=_checked(peer_urls))
     printer.member_update(
         id, settings.run(lambda client: client.connection.call(rpcs.MEMBER_UPDATE, request))
     )
@@ -143,6 +145,20 @@ def member_promote(ctx: click.Context, args: tuple[str, ...]) -> None:
     printer.member_promote(
         id, settings.run(lambda client: client.connection.call(rpcs.MEMBER_PROMOTE, request))
     )
+
+
+def _checked(peer_urls: str) -> list[str]:
+    """Return the URLs. Fails, in the words of etcd's client, where one is none."""
+    urls = peer_urls.split(",")
+    for url in urls:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https", "unix", "unixs"):
+            raise Failure(f"URL scheme must be http, https, unix, or unixs: {url}")
+        if not re.fullmatch(r"(\[.*\]|[^:]*):[^:]*", parts.netloc):
+            raise Failure(f'URL address does not have the form "host:port": {url}')
+        if parts.path:
+            raise Failure(f"URL must not contain a path: {url}")
+    return urls
 
 
 def _one_id(args: tuple[str, ...]) -> int:

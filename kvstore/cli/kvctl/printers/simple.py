@@ -147,7 +147,6 @@ class SimplePrinter(Printer):
     def member_add(self, name: str, answer: pb.MemberAddResponse) -> None:
         """Print the ID, and the settings to start the member with, for a shell to read."""
         added = answer.member
-        role = " as learner " if added.isLearner else " "
         pairs = [
             f"{name if member.ID == added.ID else member.name}={url}"
             for member in answer.members
@@ -160,7 +159,7 @@ class SimplePrinter(Printer):
             "ETCD_INITIAL_CLUSTER_STATE": "existing",
         }
         self.write(
-            f"Member {added.ID:16x} added{role}to cluster {answer.header.cluster_id:16x}",
+            f"Member {added.ID:16x} added to cluster {answer.header.cluster_id:16x}",
             "",
             *(f"{variable}={quote(text.encode())}" for variable, text in settings.items()),
         )
