@@ -13,7 +13,7 @@ from typing import Final
 
 from chaos.verdict import Kind
 from consensus.engine import Capabilities, Fault
-from consensus.engines.native.engine import CAPABILITIES as NATIVE
+from consensus.engines.native.capabilities import CAPABILITIES as NATIVE
 from consensus.engines.pysyncobj.engine import CAPABILITIES as PYSYNCOBJ
 
 ETCD: Final = Capabilities(

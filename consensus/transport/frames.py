@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import structlog
 
+from consensus.stats import PeerTraffic
 from consensus.transport import wire_pb2 as wire
 from consensus.transport.codec import PREFIX_BYTES, BadFrame, unpack, unpack_prefix
 from consensus.types import NodeId
@@ -30,12 +31,20 @@ class FrameReader(asyncio.Protocol):
     Args:
         sender: the peer.
         received: called with each message, in order.
+        traffic: what to begin to count in.
 
     Attributes:
         ended: done when the connection is.
+        traffic: counts the bytes.
     """
 
-    def __init__(self, sender: NodeId, received: Callable[[NodeId, wire.Envelope], None]) -> None:
+    def __init__(
+        self,
+        sender: NodeId,
+        received: Callable[[NodeId, wire.Envelope], None],
+        traffic: PeerTraffic,
+    ) -> None:
+        self.traffic = traffic
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._sender = sender
         self._received = received
@@ -47,6 +56,7 @@ class FrameReader(asyncio.Protocol):
         """Hand on every frame that is whole; end the connection at one that cannot be."""
         if self.ended.done():
             return
+        self.traffic.received_bytes += len(data)
         if self._pieces or len(data) < self._needed:
             self._pieces.append(data)
             self._size += len(data)

@@ -26,6 +26,7 @@ import attrs
 import structlog
 
 from consensus.errors import ConfigError
+from consensus.stats import PeerTraffic
 from consensus.transport import wire_pb2 as wire
 from consensus.transport.codec import (
     PREFIX_BYTES,
@@ -126,6 +127,8 @@ class TcpTransport:
         self._incoming: set[asyncio.Task[None]] = set()
         self._attended: dict[asyncio.Task[None], NodeId] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        self.traffic: dict[NodeId, PeerTraffic] = {}
+        """What went to and came from each peer that is known now."""
 
     async def start(self, neighbours: Neighbours) -> None:
         """Listen, and let those who dial meet ``neighbours``.
@@ -165,11 +168,13 @@ class TcpTransport:
         if known is not None:
             known.address = address
             return
-        self._peers[peer] = _Peer(self._config, peer, address, self._neighbours)
+        traffic = self.traffic.setdefault(peer, PeerTraffic())
+        self._peers[peer] = _Peer(self._config, peer, address, self._neighbours, traffic)
 
     def remove_peer(self, peer: NodeId) -> None:
         """Stop dialling a member, and end the connections that it has dialled."""
         known = self._peers.pop(peer, None)
+        self.traffic.pop(peer, None)
         if known is not None:
             known.stop()
             self._ending.add(known.task)
@@ -252,7 +257,7 @@ class TcpTransport:
         messages: FrameReader | None = None
         if not refusal and hello.purpose == wire.Hello.MESSAGES:
             # A peer says nothing more until it is welcomed: from here all bytes are this reader's.
-            messages = FrameReader(hello.sender, self._receiver.received)
+            messages = FrameReader(hello.sender, self._receiver.received, PeerTraffic())
             writer.transport.set_protocol(messages)
         welcome = wire.Welcome(refusal=refusal, removed=removed)
         describes = hello.purpose == wire.Hello.DESCRIBE
@@ -276,6 +281,7 @@ class TcpTransport:
         self._attended[task] = hello.sender
         try:
             self._neighbours.met(hello.sender, hello.address, hello.feature_level)
+            messages.traffic = self.traffic.get(hello.sender, messages.traffic)
             await messages.ended
         finally:
             del self._attended[task]
@@ -363,9 +369,15 @@ class _Peer:
     """The connection to one other member, dialled again whenever it is lost."""
 
     def __init__(
-        self, config: TransportConfig, peer: NodeId, address: str, neighbours: Neighbours
+        self,
+        config: TransportConfig,
+        peer: NodeId,
+        address: str,
+        neighbours: Neighbours,
+        traffic: PeerTraffic,
     ) -> None:
         self.address = address
+        self._traffic = traffic
         self._neighbours = neighbours
         self.outlet: Outlet | None = None
         self.queue: list[bytes] = []
@@ -378,13 +390,19 @@ class _Peer:
         """Queue a frame until ``flush``."""
         if self.outlet is not None:
             self.queue.append(pack(envelope))
+        else:
+            self._traffic.send_failures += 1
 
     def flush(self) -> None:
         """Write the queued frames, unless the peer is too far behind: then they are dropped."""
         frames, self.queue = self.queue, []
         outlet = self.outlet
         if outlet is not None and outlet.waiting_bytes <= QUEUE_BYTES_MAX:
-            outlet.write(frames[0] if len(frames) == 1 else b"".join(frames))
+            data = frames[0] if len(frames) == 1 else b"".join(frames)
+            self._traffic.sent_bytes += len(data)
+            outlet.write(data)
+        else:
+            self._traffic.send_failures += len(frames)
 
     def stop(self) -> None:
         """Give up the connection."""

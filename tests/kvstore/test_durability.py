@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from consensus.engine import Capabilities, Fault
-from consensus.engines.native import NativeEngine
+from consensus.engines.native.capabilities import CAPABILITIES as NATIVE
 from consensus.engines.pysyncobj.engine import CAPABILITIES
 from kvstore.client import AsyncClient, KeyValue
 from tests.clusters import Cluster, Member, Program
@@ -42,7 +42,7 @@ Record = Callable[[str, object], None]
 
 
 DECLARED = {
-    "native": NativeEngine("a", {"a": "127.0.0.1:1"}, Path()).capabilities,
+    "native": NATIVE,
     "pysyncobj": CAPABILITIES,
 }
 

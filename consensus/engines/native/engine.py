@@ -17,8 +17,9 @@ from typing import Final
 import attrs
 import structlog
 
-from consensus.engine import Capabilities, Engine, EngineHost, Fault
+from consensus.engine import Capabilities, Engine, EngineHost
 from consensus.engines.native.bootstrap import GROUP_ID, LOG_FILES, directory_identity
+from consensus.engines.native.capabilities import CAPABILITIES
 from consensus.engines.native.driver import CATCH_UP_ENTRIES, Driver
 from consensus.engines.native.membership import MemberChanges
 from consensus.engines.native.peers import Peers
@@ -40,6 +41,7 @@ from consensus.raft.config import CoreConfig
 from consensus.raft.configuration import Configuration, InvalidConfiguration
 from consensus.raft.invariants import InvariantViolated
 from consensus.raft.messages import AnyMessage, InstallSnapshot, SnapshotMeta
+from consensus.stats import Durations, EngineStats
 from consensus.storage.directory import DataDirectory
 from consensus.storage.files import RealFileSystem
 from consensus.storage.segments import numbers_in
@@ -56,31 +58,6 @@ FEATURE_LEVEL: Final = 1
 
 LATE_TICKS_MAX: Final = 3
 """Ticks made up for after the loop was held: more would depose a leader for our own pause."""
-
-
-CAPABILITIES: Final = Capabilities(
-    survives=(
-        Fault.PROCESS_CRASH_MINORITY
-        | Fault.PROCESS_CRASH_ALL
-        | Fault.POWER_LOSS
-        | Fault.PARTITION
-        | Fault.PAUSE
-        | Fault.MESSAGE_LOSS
-        | Fault.MESSAGE_DUPLICATION
-        | Fault.MESSAGE_REORDERING
-        | Fault.DISK_CORRUPTION
-    ),
-    membership_change=True,
-    learners=True,
-    joint_consensus=True,
-    read_index=True,
-    leadership_transfer=True,
-    notes=(
-        "A damaged disk is repaired from the other members; the only member of a group stops and "
-        "says what is damaged.",
-    ),
-)
-"""What the native engine promises."""
 
 
 class NativeEngine(Engine):
@@ -102,7 +79,7 @@ class NativeEngine(Engine):
         join: begin in no configuration at all, and learn everything from the leader of the group
             that this member was, or will be, added to. It does not campaign before it votes.
         contexts: what the program on top keeps with the founding members, the same on all of them.
-        pre_vote: ask before an election whether it can be won, without raising the term.
+        pre_vote: ask before an election whether it can be won.
         strict_reconfig_check: refuse changes that make the group depend on members which never
             started or are out of reach.
         learners_max: learners that the group may have at once; a setting of whoever leads.
@@ -166,6 +143,7 @@ class NativeEngine(Engine):
         self._packer = EntryPacker()
         self._host: EngineHost | None = None
         self._driver: Driver | None = None
+        self._syncs = Durations()
         self._tasks: set[asyncio.Task[None]] = set()
         self._snapshot_task: asyncio.Task[None] | None = None
         self._restore_task: asyncio.Task[None] | None = None
@@ -236,7 +214,7 @@ class NativeEngine(Engine):
     def _open_driver(self, host: EngineHost, data: DataDirectory) -> Driver:
         """Open what is on disk, or tell a person what to do about it."""
         try:
-            log_files = RealFileSystem(self._directory / "wal")
+            log_files = RealFileSystem(self._directory / "wal", self._syncs)
             if data.incarnation and not numbers_in(log_files):
                 raise DataDamaged(f"the log of this member is gone from {log_files.directory}")
             driver = Driver(
@@ -257,7 +235,7 @@ class NativeEngine(Engine):
             )
             data.note_distrust("")
         except DataDamaged as error:
-            remedy = remedy_for(self._directory, alone=len(self._addresses) == 1)
+            remedy = remedy_for(self._directory, alone=self._bootstrap.voters == (self._node_id,))
             raise DataDamaged(f"{error}. {remedy}") from error
         except OSError as error:
             raise StorageError(
@@ -351,6 +329,10 @@ class NativeEngine(Engine):
             raise Unsupported(remedy_for(self._directory, alone=True))
         if self._data is not None:
             self._data.note_distrust(reason)
+
+    def stats(self) -> EngineStats:
+        """Return how long syncs took, and the traffic with each peer."""
+        return EngineStats(self._syncs, self._transport.traffic)
 
     def compact(self) -> None:
         """Shorten the log soon."""

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from consensus.stats import PeerTraffic
 from consensus.transport import wire_pb2 as wire
 from consensus.transport.codec import BadFrame, pack
 from consensus.transport.frames import FrameReader, Outlet
@@ -28,7 +29,9 @@ def frames(sizes: tuple[int, ...]) -> list[bytes]:
 @pytest.mark.parametrize("step", [1, 2, 7, 8, 9, 40, 1000, 10_000])
 async def test_frames_come_whole_whatever_the_reads_are(step: int) -> None:
     got: list[tuple[str, wire.Envelope]] = []
-    reader = FrameReader("b", lambda sender, envelope: got.append((sender, envelope)))
+    reader = FrameReader(
+        "b", lambda sender, envelope: got.append((sender, envelope)), PeerTraffic()
+    )
     stream = b"".join(frames((0, 1, 300, 0, 5000, 2)))
     for start in range(0, len(stream), step):
         reader.data_received(stream[start : start + step])
@@ -41,7 +44,7 @@ async def test_frames_come_whole_whatever_the_reads_are(step: int) -> None:
 
 async def test_a_bad_frame_ends_the_connection_and_nothing_after_it_is_taken() -> None:
     got: list[wire.Envelope] = []
-    reader = FrameReader("b", lambda _, envelope: got.append(envelope))
+    reader = FrameReader("b", lambda _, envelope: got.append(envelope), PeerTraffic())
     first, second, third = frames((3, 3, 3))
     damaged = second[:-1] + bytes([second[-1] ^ 1])
     reader.data_received(first + damaged + third)

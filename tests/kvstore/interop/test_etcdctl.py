@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -268,3 +269,20 @@ def test_leadership_is_handed_over(etcdctl: Etcdctl) -> None:
         return {each["Status"]["leader"] for each in etcdctl.json("endpoint", "status")}
 
     wait_until_sync(lambda: leaders() == {target}, 20, "all members know the new leader")
+
+
+def test_disks_and_peers_are_measured_under_etcds_names(etcdctl: Etcdctl) -> None:
+    etcdctl("put", "measured", "x")
+    for client in etcdctl.cluster.endpoints:
+        with urllib.request.urlopen(f"http://{client}/metrics", timeout=20) as answer:
+            page = answer.read().decode()
+        found = {line.split(" ")[0]: line.split(" ")[1] for line in page.splitlines() if line}
+        assert float(found["etcd_disk_wal_fsync_duration_seconds_count"]) > 0
+        assert float(found['etcd_disk_wal_fsync_duration_seconds_bucket{le="+Inf"}']) > 0
+        assert float(found["etcd_disk_backend_commit_duration_seconds_sum"]) > 0
+        for name in ("sent_bytes_total{To", "received_bytes_total{From"):
+            peers = [
+                value for key, value in found.items() if key.startswith(f"etcd_network_peer_{name}")
+            ]
+            assert len(peers) == 2
+            assert all(float(value) > 0 for value in peers)
