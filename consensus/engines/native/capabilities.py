@@ -6,6 +6,9 @@ from typing import Final
 
 from consensus.engine import Capabilities, Fault
 
+FEATURE_LEVEL: Final = 1
+"""What this release's programs know, unless they say otherwise."""
+
 CAPABILITIES: Final = Capabilities(
     survives=(
         Fault.PROCESS_CRASH_MINORITY

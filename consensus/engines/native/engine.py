@@ -19,10 +19,10 @@ import structlog
 
 from consensus.engine import Capabilities, Engine, EngineHost
 from consensus.engines.native.bootstrap import GROUP_ID, LOG_FILES, directory_identity
-from consensus.engines.native.capabilities import CAPABILITIES
+from consensus.engines.native.capabilities import CAPABILITIES, FEATURE_LEVEL
 from consensus.engines.native.driver import CATCH_UP_ENTRIES, Driver
 from consensus.engines.native.membership import MemberChanges
-from consensus.engines.native.peers import Peers
+from consensus.engines.native.peers import Peers, removal_of
 from consensus.engines.native.questions import Questions
 from consensus.engines.native.repair import remedy_for
 from consensus.errors import (
@@ -53,9 +53,6 @@ from consensus.types import EngineStatus, MemberChange, NodeId, Proposal, Role
 
 log = structlog.get_logger(__name__)
 
-FEATURE_LEVEL: Final = 1
-"""What this release's programs know, unless they say otherwise."""
-
 LATE_TICKS_MAX: Final = 3
 """Ticks made up for after the loop was held: more would depose a leader for our own pause."""
 
@@ -66,26 +63,21 @@ class NativeEngine(Engine):
     Args:
         node_id: this member's id, one of ``members``.
         members: id to "host:port" of each founding member, the same on all of them; with ``join``,
-            of this member and of whoever is known already. They count at the first start only:
-            from then on the log has the members.
+            of whoever is known. They count at the first start only: then the log has the members.
         directory: where the log and the snapshots are kept.
         cluster: the cluster's name; peers of another one are refused.
         election_timeout_ms: a follower campaigns after this to twice this without a leader.
         heartbeat_interval_ms: the length of a tick, and between a leader's heartbeats.
-        snapshot_entries: applied entries after which the log is shortened; as many are kept, and
-            not more than ``CATCH_UP_ENTRIES``, for members that were briefly away.
+        snapshot_entries: applied entries after which the log is shortened to as many or fewer.
         dial: where to reach a peer, where that is not its own address (a proxy, for instance).
         listen: where to listen, "host:port", where that is not this member's own address.
-        join: begin in no configuration at all, and learn everything from the leader of the group
-            that this member was, or will be, added to. It does not campaign before it votes.
+        join: begin in no configuration; learn everything from the leader of the group it joins.
         contexts: what the program on top keeps with the founding members, the same on all of them.
         pre_vote: ask before an election whether it can be won.
-        strict_reconfig_check: refuse changes that make the group depend on members which never
-            started or are out of reach.
+        strict_reconfig_check: refuse changes that make the group depend on members not seen.
         learners_max: learners that the group may have at once; a setting of whoever leads.
-        force_new_cluster: go on as the only member, whoever else was in the group. Everything in
-            this member's log is kept, also what was not known to be committed. For the one member
-            that is left of a group which lost its majority for good.
+        force_new_cluster: go on as the only member, with everything in this member's log,
+            committed or not. For the one that is left of a group which lost its majority for good.
         feature_level: what this member's program knows (see ``Node.propose``).
     """
 
@@ -334,10 +326,6 @@ class NativeEngine(Engine):
         """Return how long syncs took, and the traffic with each peer."""
         return EngineStats(self._syncs, self._transport.traffic)
 
-    def compact(self) -> None:
-        """Shorten the log soon."""
-        self._compact()
-
     async def change_membership(self, changes: Sequence[MemberChange], timeout_s: float) -> None:
         """Have the leader change the members; see ``Engine``."""
         self._running()
@@ -444,7 +432,7 @@ class NativeEngine(Engine):
                 self._leave()
                 return
             if self._driver.wants_compaction:
-                self._compact()
+                self.compact()
             if self._driver.restoring and self._restore_task is None:
                 self._restore_task = self._spawn(self._restore(self._driver))
         except (StorageError, InvariantViolated) as error:
@@ -530,7 +518,8 @@ class NativeEngine(Engine):
             raise NotLeader(None)
         return await self._host.answer(request)
 
-    def _compact(self) -> None:
+    def compact(self) -> None:
+        """Shorten the log soon."""
         driver = self._driver
         if driver is None or self._host is None or self._snapshot_task is not None:
             return
@@ -575,6 +564,7 @@ class NativeEngine(Engine):
             if core.role is Role.LEADER and self._last_status[:1] != (Role.LEADER,):
                 log.info("became leader", term=core.term)
             self._last_status = now
+            self._questions.leads(core.leader)
             self._status_changed.set()
             self._status_changed = asyncio.Event()
 
@@ -586,11 +576,7 @@ class NativeEngine(Engine):
     def _removed(self) -> None:
         if self._host is None or self._driver is None:
             return
-        reason = (
-            f"member {self._node_id} was removed from its group for good; {self._directory} is of "
-            "no more use. To have this machine in the group again, add it as a new member and "
-            "start it with an empty directory"
-        )
+        reason = removal_of(self._node_id, self._directory)
         self._host.removed(reason)
         self._changes.fail(Removed(reason))
         self._leave()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -175,3 +176,12 @@ class Peers:
     def _forget_visitor(self, node: NodeId) -> None:
         del self._visitors[node]
         self._feature_levels.pop(node, None)
+
+
+def removal_of(node_id: NodeId, directory: Path) -> str:
+    """Return what a person must know about a member that was removed from its group."""
+    return (
+        f"member {node_id} was removed from its group for good; {directory} is of no more use. To "
+        "have this machine in the group again, add it as a new member and start it with an empty "
+        "directory"
+    )

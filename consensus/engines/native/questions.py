@@ -29,7 +29,7 @@ class Questions:
     def __init__(self, transport: TcpTransport, answer_here: AnswerHere) -> None:
         self._transport = transport
         self._answer_here = answer_here
-        self._asked: dict[int, asyncio.Future[bytes]] = {}
+        self._asked: dict[int, tuple[NodeId, asyncio.Future[bytes]]] = {}
         self._number = 0
 
     async def ask(self, leader: NodeId, request: bytes) -> bytes:
@@ -44,7 +44,7 @@ class Questions:
         self._number += 1
         number = self._number
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._asked[number] = future
+        self._asked[number] = (leader, future)
         try:
             ask = wire.Ask(number=number, request=request)
             self._transport.send(leader, wire.Envelope(ask=ask))
@@ -67,7 +67,7 @@ class Questions:
 
     def answered(self, answer: wire.Answer) -> None:
         """The member that was asked has answered."""
-        future = self._asked.get(answer.number)
+        _, future = self._asked.get(answer.number, ("", None))
         if future is None or future.done():
             return
         if answer.not_leader:
@@ -79,6 +79,12 @@ class Questions:
 
     def stop(self) -> None:
         """Nobody is going to answer any more."""
-        for future in self._asked.values():
+        for _, future in self._asked.values():
             if not future.done():
                 future.set_exception(Stopped("the engine was stopped"))
+
+    def leads(self, leader: NodeId | None) -> None:
+        """This one leads now, as far as is known: nobody waits for the word of another."""
+        for asked, future in self._asked.values():
+            if asked != leader and not future.done():
+                future.set_exception(NotLeader(leader))
