@@ -60,7 +60,7 @@ def written(cluster: Cluster, round: int) -> None:
 
 def everything(member: Member) -> dict[bytes, tuple[int, bytes]]:
     """All keys of one member: revision and value."""
-    with Client(member.client, timeout_s=30) as client:
+    with Client(member.client, timeout_s=30, dial_timeout_s=30) as client:
         return {pair.key: (pair.mod_revision, pair.value) for pair in client.get_prefix("/")}
 
 

@@ -189,7 +189,7 @@ async def grow(cluster: Changing) -> None:
 
 async def learner_answers(learner: Member) -> None:
     """A learner serves reads of its own state, and says by name that it does nothing else."""
-    async with AsyncClient(learner.client, timeout_s=SETTLE_S) as client:
+    async with AsyncClient(learner.client, timeout_s=SETTLE_S, dial_timeout_s=SETTLE_S) as client:
         assert (await client.status()).is_learner
         await client.get("/load/0/1", serializable=True)
         for call in (client.put("k", "v"), client.get("k"), client.lease_grant(60)):
@@ -221,13 +221,15 @@ async def test_three_members_become_five_and_three_again(tmp_path: Path) -> None
             assert {each["name"] for each in found} == {each.name for each in cluster.members}
             names = {f"{each['ID']:x}": each["name"] for each in found}
             for _ in range(2):  # the leader, each time
-                async with AsyncClient(cluster.serving) as client:
+                async with AsyncClient(cluster.serving, dial_timeout_s=SETTLE_S) as client:
                     leader = f"{(await client.status()).leader:x}"
                 await shrink(cluster, leader, names[leader])
         assert not writes.wrong, writes.wrong
         assert len(await asyncio.to_thread(listed, cluster)) == 3
         for member in cluster.members:
-            async with AsyncClient(member.client, timeout_s=SETTLE_S) as client:
+            async with AsyncClient(
+                member.client, timeout_s=SETTLE_S, dial_timeout_s=SETTLE_S
+            ) as client:
                 pairs = await client.get_prefix("/load/")
             there = {pair.key.decode(): pair.value.decode() for pair in pairs}
             assert writes.acknowledged.items() <= there.items(), member.name
@@ -249,6 +251,6 @@ async def alone_and_back(cluster: Changing) -> None:
         await asyncio.to_thread(cluster.wait_ready)
     (only,) = await asyncio.to_thread(listed, cluster)
     assert only["name"] == late.name
-    async with AsyncClient(late.client, timeout_s=SETTLE_S) as client:
+    async with AsyncClient(late.client, timeout_s=SETTLE_S, dial_timeout_s=SETTLE_S) as client:
         await client.put("/alone", "")
         assert await client.get("/load/0/1") is not None
