@@ -91,12 +91,16 @@ class CellOptions:
         lacking = frozenset(Want) - self.target.provides
         if self.cluster.proxy_program is None:
             lacking -= {Want.TOXID}
-        if not (no_disks := why_not()):
+        asked = frozenset[Want]().union(*(PACKAGES[name].wants for name in self.faults))
+        if self.given_plan is not None:
+            asked = self.given_plan.wants
+        no_disks = why_not() if Want.LOSSY_DISK in asked else ""
+        if not no_disks:
             lacking -= {Want.LOSSY_DISK}
         plan = self.given_plan or draw_plan(self.faults, self.seconds, self.seed, lacking)
         missing = plan.wants & lacking
         if not plan.faults:
-            missing = lacking & frozenset[Want]().union(*(PACKAGES[n].wants for n in self.faults))
+            missing = lacking & asked
         if missing:
             wanted = ", and ".join(sorted(want.value for want in missing))
             reason = f" ({no_disks})" if Want.LOSSY_DISK in missing else ""

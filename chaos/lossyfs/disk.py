@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +34,20 @@ def why_not() -> str:
         return "/dev/fuse is not there or not for this user"
     if os.geteuid() != 0 and shutil.which("fusermount3") is None:
         return "fusermount3 is not on PATH (Debian: apt-get install fuse3)"
+    return _try_one()
+
+
+def _try_one() -> str:
+    """Mount one for a moment: a container may have the device and not the right."""
+    with tempfile.TemporaryDirectory(prefix="chaos-fuse-") as name:
+        here = Path(name)
+        disk = LossyDisk("on trial", here / "store", here / "mount", here / "log", 0)
+        try:
+            disk.mount()
+        except ProcessFailed as error:
+            last = str(error).strip().splitlines()[-1]
+            return f"a FUSE file system cannot be mounted here: {last}"
+        disk.unmount()
     return ""
 
 

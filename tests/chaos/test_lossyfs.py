@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.lossyfs.disk import LossyDisk, is_mounted, why_not
+from chaos.lossyfs.disk import LossyDisk, _try_one, is_mounted, why_not
 from chaos.lossyfs.volatile import SECTOR_BYTES, Forget, VolatileDirectory
 from tests.waiting import wait_until_sync
 
@@ -249,3 +249,15 @@ def test_without_fuse_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
         assert why_not().startswith("mfusepy cannot be loaded (Debian: apt-get install fuse3)")
     finally:
         why_not.cache_clear()
+
+
+def test_a_device_without_the_right_to_mount_is_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\necho fuse: mount failed: Operation not permitted\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("chaos.lossyfs.disk.sys.executable", str(program))
+    assert _try_one() == (
+        "a FUSE file system cannot be mounted here: fuse: mount failed: Operation not permitted"
+    )
