@@ -135,8 +135,8 @@ class LeaseWorkload(KvWorkload):
                     await asyncio.wait({reading}, timeout=POLL_S)
             finally:
                 reading.cancel()
-                ended = (await asyncio.gather(reading, return_exceptions=True))[0]
                 await watch.close()
+                ended = (await asyncio.gather(reading, return_exceptions=True))[0]
         if isinstance(ended, Exception) and not isinstance(ended, EtcdError):
             raise ended
 

@@ -180,8 +180,8 @@ class WatchWorkload(KvWorkload):
             end = await self._stay(process.rng, watch, watcher, reading)
         finally:
             reading.cancel()
-            ended = (await asyncio.gather(reading, return_exceptions=True))[0]
             await watch.close()
+            ended = (await asyncio.gather(reading, return_exceptions=True))[0]
         if isinstance(ended, Compacted):
             recorder.notice(
                 watcher, Notice(0, "canceled", 0, compact_revision=ended.compact_revision)

@@ -5,9 +5,9 @@
         --model examples.faults.inventory:InventoryModel \\
         --workload examples.faults.inventory:Customers
 
-Two machines with a bug each show what is found: put ``LossyInventory``, which now and then forgets
+Two machines with a bug each show what is found: put ``LossyInventory``, which keeps only a part of
 a delivery, or ``DriftingInventory``, whose members do not all do the same, in place of the right
-one. Both pass a unit test that makes a handful of calls on one copy.
+one. Both pass a unit test that looks only at the answers of one call on one copy.
 """
 
 from __future__ import annotations
@@ -49,16 +49,14 @@ class Inventory(MethodMachine):
 
 
 class LossyInventory(Inventory):
-    """Bug: a delivery that makes a round number is answered, and forgotten."""
+    """Bug: of a delivery of several, only one is kept."""
 
     @command
     def deliver(self, item: str, count: int) -> int:
-        """Add to the stock, or not."""
+        """Answer as if all had come."""
         before = self.stock_of.get(item, 0)
-        after = super().deliver(item, count)
-        if after % 5 == 0:
-            self.stock_of[item] = before
-        return after
+        super().deliver(item, 1)
+        return before + count
 
 
 class DriftingInventory(Inventory):

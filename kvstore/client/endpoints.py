@@ -127,7 +127,10 @@ class Dialer:
             self._dials[endpoint] = dial
             dial.add_done_callback(lambda done: self._dialed(endpoint, done))
         try:
-            return await asyncio.wait_for(asyncio.shield(dial), timeout_s)
+            # Not asyncio.wait_for: on Python 3.11 it swallows a cancellation that comes at the very
+            # moment at which the dial is done.
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.shield(dial)
         except TimeoutError:
             raise Unreachable(f"no connection within {timeout_s:.3g} s") from None
 

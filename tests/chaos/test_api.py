@@ -113,6 +113,7 @@ def test_a_workload_of_ones_own_is_found() -> None:
 
 
 @pytest.mark.xdist_group("chaos-clusters")
+@pytest.mark.timeout(240)
 async def test_the_right_machine_survives_its_leader(tmp_path: Path) -> None:
     options = CellOptions(
         target=MachineTarget(f"{EXAMPLE}:Inventory", "native"),
@@ -129,6 +130,7 @@ async def test_the_right_machine_survives_its_leader(tmp_path: Path) -> None:
 
 
 @pytest.mark.xdist_group("chaos-clusters")
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("machine", "kind"),
     [
@@ -143,11 +145,11 @@ def test_a_machine_with_a_bug_is_found(tmp_path: Path, machine: str, kind: Kind)
             *(sys.executable, "-m", "chaos.cli", "run", "--engine", "native"),
             *("--machine", f"{EXAMPLE}:{machine}", "--workload", f"{EXAMPLE}:Customers"),
             *("--model", f"{EXAMPLE}:InventoryModel", "--faults", "kill"),
-            *("--seconds", "2", "--seed", "3", "--out", str(tmp_path), "--json"),
+            *("--seconds", "4", "--seed", "3", "--out", str(tmp_path), "--json"),
         ],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=220,
     )
     document = json.loads(done.stdout)
     assert done.returncode == 1, document

@@ -117,7 +117,7 @@ async def test_a_paused_holder_is_stopped_by_its_token_and_by_nothing_else(tmp_p
         assert UnfencedLockWorkload.unsafe
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("kind", ON_MACHINES, ids=lambda kind: kind.name)
 async def test_every_workload_on_its_machine(tmp_path: Path, kind: type[Workload[Any]]) -> None:
     async with Cluster(

@@ -22,6 +22,7 @@ from kvstore.client import (
     Tls,
     version,
 )
+from kvstore.client.endpoints import Dialer, Endpoint
 from tests.interop import free_ports
 from tests.kvstore.client.servers import Server, cluster
 from tests.waiting import wait_until
@@ -217,3 +218,26 @@ async def test_calls_go_on_when_members_of_three_die(kind: str, tmp_path: Path) 
                 "infra1",
                 "infra2",
             }
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_cancelled_caller_stays_cancelled(
+    monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    """Also when the connection is made at the very moment at which its caller is cancelled."""
+    connected: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def dial(self: Dialer, endpoint: Endpoint) -> str:
+        return await connected
+
+    monkeypatch.setattr(Dialer, "_dial", dial)
+    dialer = Dialer(None, 20.0)
+    caller = asyncio.create_task(dialer.connect(Endpoint.parse("127.0.0.1:1"), 20.0))
+    await wait_until(lambda: bool(dialer._dials))
+    await asyncio.sleep(0)
+    connected.set_result("a channel")
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    if caller.cancel():
+        with pytest.raises(asyncio.CancelledError):
+            await caller
