@@ -32,6 +32,7 @@ from chaos.nemesis.packages import PACKAGES
 from chaos.nemesis.plan import Plan, PlanError, read_plan
 from chaos.report.cli import report
 from chaos.report.console import Console
+from chaos.shrink.cli import shrink
 from chaos.sim.cli import sim
 from chaos.sim.exhaustive.cli import explore
 from chaos.sim.mutants import mutants
@@ -62,6 +63,7 @@ def main() -> None:
 
 
 main.add_command(plan)
+main.add_command(shrink)
 main.add_command(sim)
 main.add_command(explore)
 main.add_command(mutants)
