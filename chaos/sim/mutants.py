@@ -153,7 +153,12 @@ def judge(name: str, effort: Effort) -> Row:
     row = Row(name, mutant.target, "")
     if effort.tests:
         with tempfile.TemporaryDirectory(prefix="chaos-mutants-") as directory:
-            if table.found_by_test(mutant, Path(directory)):
+            try:
+                found = table.found_by_test(mutant, Path(directory))
+            except Exception as error:  # without the bug: nothing is proved
+                click.echo(f"{mutant.killer} fails without the bug: {_short(error)}", err=True)
+                found = False
+            if found:
                 row = attrs.evolve(row, test=mutant.killer)
     with table.applied(mutant):
         row = _simulate(row, effort)
