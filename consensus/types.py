@@ -1,14 +1,17 @@
 """The records that every part of the framework shares.
 
 Names are Raft's own (Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm",
-figure 2). All records are frozen: they can be handed between layers without copies.
+figure 2). All records are frozen: they can be handed between layers without copies. The few that
+are made anew for every command on every member are named tuples, which are made in a quarter of the
+time (docs/decisions/0009-records-of-the-hot-path.md); the others are attrs classes. A field
+``index`` hides a tuple's method of that name, which nobody needs here.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 
@@ -33,8 +36,7 @@ class Position:
     group_id: int = 0
 
 
-@attrs.frozen(slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One committed command, as a machine's ``apply`` receives it.
 
     ``index`` grows by one for each command of the group and is the same on every member.
@@ -43,22 +45,20 @@ class Entry:
     """
 
     term: int
-    index: int
+    index: int  # type: ignore[assignment]
     clock_ms: int
     command: bytes
 
 
-@attrs.frozen(slots=True)
-class Applied:
+class Applied(NamedTuple):
     """The first of a proposal's three outcomes: it is committed and this member has applied it."""
 
     term: int
-    index: int
+    index: int  # type: ignore[assignment]
     result: Any
 
 
-@attrs.frozen(slots=True, order=True)
-class ProposalId:
+class ProposalId(NamedTuple):
     """Names one proposal for ever: who made it, in which life of that process, and the how-manieth.
 
     Args:
@@ -72,8 +72,7 @@ class ProposalId:
     sequence: int
 
 
-@attrs.frozen(slots=True)
-class Proposal:
+class Proposal(NamedTuple):
     """A command on its way to the log, stamped with its proposer's wall clock (milliseconds)."""
 
     id: ProposalId
@@ -81,12 +80,11 @@ class Proposal:
     command: bytes
 
 
-@attrs.frozen(slots=True)
-class Committed:
+class Committed(NamedTuple):
     """A proposal that the engine has committed, with its place in the log."""
 
     term: int
-    index: int
+    index: int  # type: ignore[assignment]
     proposal: Proposal
 
 

@@ -10,8 +10,6 @@ import time
 from types import TracebackType
 from typing import Any, Final
 
-import attrs
-
 from consensus import (
     Applied,
     ConsensusError,
@@ -117,7 +115,7 @@ class Session:
             del self._unanswered[sequence]
         result = applied.result
         if "answer" in result:
-            return attrs.evolve(applied, result=result["answer"])
+            return applied._replace(result=result["answer"])
         if uncertain:  # a copy sent before this one may have been applied, or may yet be
             raise OutcomeUnknown(f"the last copy was turned away ({result}); others were lost")
         if "session_ended" in result:

@@ -282,7 +282,7 @@ class SessionMachine(StateMachine):
             raise Refused(f"all sessions together keep {TOTAL_BYTES_MAX} bytes; try again later")
 
     def _inner_apply(self, entry: Entry) -> Any:
-        return self.inner.apply(attrs.evolve(entry, command=entry.command[_HEAD.size :]))
+        return self.inner.apply(entry._replace(command=entry.command[_HEAD.size :]))
 
 
 def _key(session: int) -> tuple[str]:

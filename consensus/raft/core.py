@@ -410,12 +410,13 @@ class Core:
 
     def append_own(self, items: Iterable[tuple[EntryKind, bytes]]) -> None:
         """Append entries of this leader's term, and let replication run."""
-        index = self.log.last_index
+        index, term, size = self.log.last_index, self.term, 0
         entries = []
         for kind, data in items:
             index += 1
-            entries.append(LogEntry(index, self.term, kind, data))
-            self.uncommitted_bytes += len(data)
+            entries.append(LogEntry(index, term, kind, data))
+            size += len(data)
+        self.uncommitted_bytes += size
         self.log.append(entries)
         membership.appended(self, entries)
         replication.append_to_all(self)

@@ -7,6 +7,7 @@ delay and reorder them; nothing here relies on more.
 from __future__ import annotations
 
 import enum
+from typing import NamedTuple
 
 import attrs
 
@@ -22,11 +23,10 @@ class EntryKind(enum.IntEnum):
     CONFIGURATION = 2
 
 
-@attrs.frozen(slots=True)
-class LogEntry:
-    """One entry of the log."""
+class LogEntry(NamedTuple):
+    """One entry of the log. A named tuple, as what is made for every command is."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     term: int
     kind: EntryKind
     data: bytes

@@ -50,6 +50,7 @@ _PREFIX: Final = struct.Struct("<II")
 PREFIX_BYTES: Final = _PREFIX.size
 _ENTRY: Final = struct.Struct("<QBI")
 _KINDS: Final = {int(kind): kind for kind in EntryKind}
+_new: Final = tuple.__new__
 
 
 class BadFrame(Exception):
@@ -120,7 +121,7 @@ def unpack_entries(packed: bytes, index: int) -> tuple[LogEntry, ...]:
             start += _ENTRY.size
             data = packed[start : start + length]
             start += length
-            entries.append(LogEntry(index, term, _KINDS[kind], data))
+            entries.append(_new(LogEntry, (index, term, _KINDS[kind], data)))
             index += 1
     except (struct.error, KeyError) as error:
         raise BadFrame(f"an entry in a message cannot be read: {error}") from None

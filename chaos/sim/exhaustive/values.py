@@ -19,14 +19,19 @@ _ATOMS: Final = (int, str, bytes, bool, float, type(None), enum.Enum)
 
 @cache
 def _frozen(kind: type[Any]) -> bool:
-    # attrs makes a class hashable by its fields only where they cannot be set.
+    # attrs makes a class hashable by its fields only where they cannot be set; named tuples are.
     hashable: Any = kind.__hash__
-    return issubclass(kind, _ATOMS) or (attrs.has(kind) and hashable is not None)
+    return issubclass(kind, _ATOMS) or (
+        (attrs.has(kind) or hasattr(kind, "_fields")) and hashable is not None
+    )
 
 
 @cache
 def _slots(kind: type[Any]) -> tuple[str, ...]:
-    return tuple(field.name for field in attrs.fields(kind)) if attrs.has(kind) else ()
+    if attrs.has(kind):
+        return tuple(field.name for field in attrs.fields(kind))
+    named: tuple[str, ...] = getattr(kind, "_fields", ())
+    return named
 
 
 def fields_of(value: object) -> dict[str, Any]:

@@ -51,6 +51,8 @@ from consensus.storage.wal import SEGMENT_BYTES, WriteAheadLog
 from consensus.types import Committed, Position, Proposal, ProposalId
 
 _PROPOSAL: Final = struct.Struct("<QQQQ")
+_new: Final = tuple.__new__
+"""Makes a named tuple from its fields in a quarter of the time of a call."""
 
 CATCH_UP_ENTRIES: Final = 5_000
 """Entries kept behind a snapshot, so that a member that was briefly away needs no snapshot."""
@@ -76,8 +78,8 @@ def encode_proposal(proposal: Proposal) -> bytes:
 
 def decode_proposal(data: bytes) -> Proposal:
     """Read what ``encode_proposal`` wrote."""
-    member, incarnation, sequence, clock_ms = _PROPOSAL.unpack_from(data)
-    return Proposal(ProposalId(member, incarnation, sequence), clock_ms, data[_PROPOSAL.size :])
+    *identity, clock_ms = _PROPOSAL.unpack_from(data)
+    return _new(Proposal, (_new(ProposalId, identity), clock_ms, data[_PROPOSAL.size :]))
 
 
 @attrs.define(slots=True)
@@ -512,7 +514,7 @@ class Driver:
             last = entry
             if entry.kind is EntryKind.COMMAND:
                 number += 1
-                batch.append(Committed(entry.term, number, decode_proposal(entry.data)))
+                batch.append(_new(Committed, (entry.term, number, decode_proposal(entry.data))))
         if last is None:
             return
         if batch:
