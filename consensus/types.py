@@ -3,7 +3,7 @@
 Names are Raft's own (Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm",
 figure 2). All records are frozen: they can be handed between layers without copies. The few that
 are made anew for every command on every member are named tuples, which are made in a quarter of the
-time (docs/decisions/0009-records-of-the-hot-path.md); the others are attrs classes. A field
+time (docs/decisions/0010-records-of-the-hot-path.md); the others are attrs classes. A field
 ``index`` hides a tuple's method of that name, which nobody needs here.
 """
 

@@ -155,6 +155,22 @@ def test_interrupted_it_leaves_no_process(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_syncs(tmp_path: Path) -> None:
+    """Each way syncs a real file and comes to its end."""
+    done = subprocess.run(
+        command("syncs", "--count", "3", "--rounds", "1", "--markdown"),
+        env=environment(tmp_path),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    ways = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line[:2] == "| "]
+    assert ways[2:] == ["inline", "Linux AIO", "thread", "thread, quick", "process"]
+
+
 def test_engines(tmp_path: Path) -> None:
     options = ("--windows", "1,16", "--seconds", "0.3", "--warmup", "0.1")
     report = run(tmp_path, "engines", *options)
