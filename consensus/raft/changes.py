@@ -52,7 +52,7 @@ class _Draft:
     voters: set[NodeId]
     learners: set[NodeId]
     peers: dict[NodeId, Peer]
-    removed: frozenset[NodeId]
+    removed: set[NodeId]
     learners_max: int
     promoted: list[NodeId] = attrs.field(factory=list)
 
@@ -65,6 +65,7 @@ class _Draft:
                 self.voters.discard(node)
                 self.learners.discard(node)
                 self.peers.pop(node, None)
+                self.removed.add(node)
             case PromoteMember(node):
                 self._must_be_member(node)
                 if node in self.voters:
@@ -127,7 +128,7 @@ def next_configuration(core: Core, changes: Sequence[MemberChange]) -> Configura
         set(now.voters),
         set(now.learners),
         {peer.id: peer for peer in now.peers},
-        frozenset(now.removed),
+        set(now.removed),
         core.config.learners_max,
     )
     for change in changes:
