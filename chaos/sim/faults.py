@@ -218,6 +218,9 @@ class Faults:
             links = [(one, name) for name in names if name != one]
             links += [(name, one) for name in names if name != one]
         self._note("stall", *(f"{a}->{b}" for a, b in links))
+        if self._prng.random() < 0.3:
+            for link in links:  # and the connections broke: their leader lives all the same
+                self._world.network.close(link)
         self._world.network.stall(links, until)
 
     def _note(self, what: str, *details: object) -> None:

@@ -21,7 +21,7 @@ from consensus.raft.messages import (
     RequestVoteResponse,
 )
 from consensus.storage.snapshots import StoredMeta
-from consensus.types import Committed, Position, Proposal, ProposalId, Role
+from consensus.types import Committed, NodeId, Position, Proposal, ProposalId, Role
 
 if TYPE_CHECKING:
     from chaos.sim.world import World
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SEGMENT_BYTES: Final = 16 * 1024
 EPOCH_MS: Final = 1_700_000_000_000
 """What a wall clock says when a run begins."""
+EARLY_SPREAD_S: Final = 0.02
+"""Mean time from the end of a leader's connection to an election."""
 SLICE_US: Final = 2_000
 """Between two slices of a restore."""
 AUDIT_EVERY: Final = 8
@@ -127,6 +129,7 @@ class Member:
             node_id=self.name,
             election_timeout_ticks=options.election_timeout_ticks,
             heartbeat_ticks=options.heartbeat_ticks,
+            early_elections=options.early_elections,
             message_bytes_max=2_000,
             inflight_messages_max=8,
             inflight_bytes_max=16_000,
@@ -182,6 +185,9 @@ class Member:
         self.disk.crash(mode)
         self.host.crash()
         self.paused_until = 0
+        for other in world.reachable:
+            if other is not self:
+                world.network.close((self.name, other.name))
 
     def restart_later(self) -> None:
         """Start again after a while."""
@@ -304,6 +310,25 @@ class Member:
         world.count("restore slices")
         self.guarded(_one_slice, driver)
         self.pump()
+
+    def peer_gone(self, peer: NodeId) -> None:
+        """The connection from another member ended; if it led, stand after a little while."""
+        driver = self.driver
+        if driver is None or self.paused_until > self.world.now:
+            return
+        if driver.core.leader_gone(peer):
+            self.world.count("leaders gone")
+            self.world.trace.note(self.world.now, "gone", peer, self.name)
+            pause = self.world.faults.soon(EARLY_SPREAD_S)
+            self.world.at(self.world.now + pause, self._stand, (self.incarnation, driver.core.term))
+
+    def _stand(self, asked: tuple[int, int]) -> None:
+        driver = self.driver
+        if driver is None or asked != (self.incarnation, driver.core.term):
+            return
+        if driver.core.leader is None and self.paused_until <= self.world.now:
+            driver.core.campaign()
+            self.pump()
 
     def guarded(self, work: Callable[[Driver], None], driver: Driver) -> None:
         """Do something that may end this process: a failing disk, or a crash in the middle."""

@@ -66,6 +66,13 @@ class Network:
         for link in links:
             self._cuts[link] = self._cuts.get(link, 0) + 1
 
+    def close(self, link: Link) -> None:
+        """End a connection: its receiver learns of it, unless the link is cut."""
+        member = self._world.members.get(link[1])
+        if self._world.options.early_elections and member is not None and link not in self._cuts:
+            arrives = self._world.now + self._low + int(self._prng.random() * self._span)
+            self._world.at(arrives, member.peer_gone, link[0])
+
     def mend(self, links: Iterable[Link]) -> None:
         """Undo one ``cut`` of each link."""
         for link in links:

@@ -33,6 +33,7 @@ class Options:
         loss, duplication: probabilities per message.
         late_duplicates: repeated messages arrive up to seconds later, elections apart.
         reordering: without it a link delivers in order.
+        early_elections: members stand for election as soon as their leader's connection ends.
         crash_modes: what a crash may leave of unsynced writes.
         crash_all: probability that a crash takes every member at once.
         restart_s: mean seconds from a crash to the next start.
@@ -58,6 +59,7 @@ class Options:
     duplication: float = 0.0
     late_duplicates: bool = False
     reordering: bool = False
+    early_elections: bool = False
     crash_every_s: float = 0.0
     crash_modes: tuple[CrashMode, ...] = (CrashMode.LOSE_ALL,)
     crash_all: float = 0.0
@@ -110,6 +112,7 @@ class Options:
             duplication=sometimes(0.4, 0.0, 0.2),
             late_duplicates=prng.random() < 0.5,
             reordering=prng.random() < 0.6,
+            early_elections=prng.random() < 0.6,
             crash_every_s=sometimes(0.7, 0.5, 8),
             crash_modes=tuple(mode for mode in CrashMode if prng.random() < 0.6)
             or (CrashMode.LOSE_ALL,),

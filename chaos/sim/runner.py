@@ -57,7 +57,7 @@ EFFECTS: Final = (
     *("crash keep_some", "crash lose_all", "cut halves", "cut one", "cut one-way", "cut pair"),
     *("cut ring", "disk full refused", "late repeats", "members retired", "messages cut off"),
     *("messages lost", "messages repeated", "messages stalled", "pauses", "reordered writes"),
-    *("repairs",),
+    *("leaders gone", "repairs", "restore slices"),
     *("slow sync", "snapshots installed", "sync failed", "torn write", "transfers"),
     *("unsynced names lost", "unsynced writes kept", "unsynced writes lost"),
 )

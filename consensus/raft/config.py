@@ -17,6 +17,8 @@ class CoreConfig:
         election_timeout_ticks: a follower waits this long, and at random up to twice as long.
         heartbeat_ticks: a leader's rounds of heartbeats are this far apart.
         pre_vote: ask before raising the term (section 9.6).
+        early_elections: a member whose leader's connection ended neither waits for its timeout to
+            stand for election nor to help another. Rules out lease reads.
         message_bytes_max: data in one AppendEntries; a single larger entry goes alone.
         inflight_messages_max: unanswered AppendEntries to one member.
         inflight_bytes_max: data in them.
@@ -31,6 +33,7 @@ class CoreConfig:
     election_timeout_ticks: int = 10
     heartbeat_ticks: int = 1
     pre_vote: bool = True
+    early_elections: bool = False
     message_bytes_max: int = 1 << 20
     inflight_messages_max: int = 64
     inflight_bytes_max: int = 8 << 20

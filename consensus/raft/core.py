@@ -267,6 +267,13 @@ class Core:
         self.election_elapsed = 0
         replication.continue_transfer(self)
 
+    def leader_gone(self, peer: NodeId) -> bool:
+        """A connection from another member ended; return whether this member lost its leader.
+
+        The driver then calls ``campaign`` soon, each member after a random little while.
+        """
+        return election.leader_gone(self, peer)
+
     def campaign(self) -> None:
         """Stand for election now, as if the timeout had passed."""
         if not self.is_leader and membership.may_campaign(self):

@@ -19,7 +19,7 @@ from consensus.raft.messages import (
     TimeoutNow,
 )
 from consensus.raft.quorum import VoteResult, vote_result
-from consensus.types import Role
+from consensus.types import NodeId, Role
 
 if TYPE_CHECKING:
     from consensus.raft.core import Core
@@ -57,6 +57,21 @@ def tick_follower(core: Core) -> None:
         # It cannot lead, but it must not vouch for a leader that it no longer hears: a member that
         # does not know yet that it votes may hold the vote that decides.
         core.leader = None
+
+
+def leader_gone(core: Core, peer: NodeId) -> bool:
+    """The connection from ``peer`` ended; return whether that was the leader's.
+
+    A process that died closes its connections: this member no longer vouches for that leader, and
+    may stand at once. Pre-votes keep a leader that lives: a majority must have lost it. What is
+    given up is the promise to elect nobody for a timeout, on which lease reads stand.
+    """
+    if not core.config.early_elections or not core.config.pre_vote:
+        return False
+    if core.role is not Role.FOLLOWER or core.leader != peer:
+        return False
+    core.leader = None
+    return True
 
 
 def campaign(core: Core, *, transfer: bool = False) -> None:

@@ -170,6 +170,7 @@ def lease_valid(core: Core, drift_ticks: int = 1) -> bool:
     """
     return (
         core.is_leader
+        and not core.config.early_elections
         and not core.lease_forfeited
         and _own_term_committed(core)
         and core.now_ticks + drift_ticks < core.read_queue.lease_until_tick

@@ -56,6 +56,9 @@ class Receiver(Protocol):
     def received(self, sender: NodeId, envelope: wire.Envelope) -> None:
         """One message of a peer, in the order that it sent them on one connection."""
 
+    def peer_gone(self, peer: NodeId) -> None:
+        """The connection that a peer sent its messages on has ended."""
+
     async def snapshot_incoming(
         self, sender: NodeId, term: int, header: wire.Snapshot, chunks: ChunkReader
     ) -> None:
@@ -266,6 +269,7 @@ class TcpTransport:
         writer.write(pack(wire.Envelope(welcome=welcome)))
         if messages is not None:
             await self._attend_messages(hello, messages)
+            self._receiver.peer_gone(hello.sender)
             return
         await writer.drain()
         if refusal:

@@ -473,6 +473,20 @@ MUTANTS = (
         "native.test_repair:test_no_damaged_page_goes_unnoticed",
     ),
     Mutant(
+        "holds a lease although followers may elect at once",
+        RAFT + "reads:lease_valid",
+        "and not core.config.early_elections",
+        "",
+        "raft.test_election:test_with_early_elections_there_are_no_leases",
+    ),
+    Mutant(
+        "takes any ended connection for the leader's",
+        RAFT + "election:leader_gone",
+        " or core.leader != peer",
+        "",
+        "raft.test_election:test_another_members_connection_is_no_news_of_the_leader",
+    ),
+    Mutant(
         "missing segments are not missed",
         STORAGE + "recovery:read_log",
         "if recovered.unsure:",

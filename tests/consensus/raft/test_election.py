@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from consensus.raft import reads
 from consensus.raft.configuration import Configuration
 from consensus.raft.messages import (
     AnyMessage,
@@ -414,3 +415,53 @@ def test_no_two_leaders_ever_share_a_term() -> None:
                 if core.is_leader:
                     assert leaders.setdefault(core.term, other) == other
         assert leaders, "nobody was ever elected: this seed showed nothing"
+
+
+EARLY = {"early_elections": True}
+
+
+def test_members_whose_leaders_connection_ended_elect_at_once() -> None:
+    """A process that died closes its connections: nobody need wait for a timeout."""
+    group = Group("abc", settings=EARLY)
+    group.elect("a")
+    group.cut = {"a"}
+    assert group["b"].leader_gone("a") and group["c"].leader_gone("a")
+    group["b"].campaign()
+    group.stabilize("b", "c")
+    assert group["b"].is_leader and group["b"].term == 2
+
+
+def test_a_leader_that_a_majority_still_hears_stays() -> None:
+    """One connection broke: the pre-vote is refused, and nobody's term grows."""
+    group = Group("abc", settings=EARLY)
+    group.elect("a")
+    assert group["b"].leader_gone("a")
+    group["b"].campaign()
+    group.stabilize()
+    assert group["a"].is_leader and not group["b"].is_leader
+    assert {group[name].term for name in "abc"} == {1}
+    group.beat("a")
+    assert group["b"].leader == "a"
+
+
+def test_another_members_connection_is_no_news_of_the_leader() -> None:
+    group = Group("abc", settings=EARLY)
+    group.elect("a")
+    assert not group["b"].leader_gone("c")
+    assert not group["a"].leader_gone("a")
+    assert group["b"].leader == "a"
+
+
+def test_with_early_elections_there_are_no_leases() -> None:
+    """Followers no longer promise to elect nobody for a timeout."""
+    group = Group("abc", settings=EARLY)
+    group.elect("a")
+    group.beat("a")
+    assert not reads.lease_valid(group["a"])
+
+
+def test_without_early_elections_a_broken_connection_changes_nothing() -> None:
+    group = Group("abc")
+    group.elect("a")
+    assert not group["b"].leader_gone("a")
+    assert group["b"].leader == "a"
