@@ -21,6 +21,7 @@ from consensus.engine import Capabilities, Engine, EngineHost
 from consensus.engines.native.bootstrap import GROUP_ID, LOG_FILES, directory_identity
 from consensus.engines.native.capabilities import CAPABILITIES, FEATURE_LEVEL
 from consensus.engines.native.driver import CATCH_UP_ENTRIES, Driver
+from consensus.engines.native.early import stand_soon
 from consensus.engines.native.membership import MemberChanges
 from consensus.engines.native.peers import Peers, removal_of
 from consensus.engines.native.questions import Questions
@@ -52,9 +53,6 @@ from consensus.transport.tcp import ChunkReader, TcpTransport, TransportConfig
 from consensus.types import EngineStatus, MemberChange, NodeId, Proposal, Role
 
 log = structlog.get_logger(__name__)
-
-EARLY_SPREAD_S: Final = 0.05
-"""Members that lost their leader at one moment stand for election within this time, not at once."""
 
 LATE_TICKS_MAX: Final = 3
 """Ticks made up for after the loop was held: more would depose a leader for our own pause."""
@@ -380,23 +378,8 @@ class NativeEngine(Engine):
                 pass  # from a newer version: what we do not know we do not need
 
     def peer_gone(self, peer: NodeId) -> None:
-        """A peer's connection ended: if it was the leader's, it probably died. Stand soon."""
-        driver = self._driver
-        if driver is None or not driver.core.leader_gone(peer):
-            return
-        pause_s = min(EARLY_SPREAD_S, self._tick_s * self._config.election_timeout_ticks / 3)
-        asyncio.get_running_loop().call_later(
-            random.uniform(0, pause_s), self._stand, driver.core.term
-        )
-        self._announce()
-
-    def _stand(self, term: int) -> None:
-        """Stand for election, unless a leader was heard of meanwhile."""
-        core = self._driver.core if self._driver is not None else None
-        if core is None or core.term != term or core.leader is not None:
-            return
-        core.campaign()
-        self._wake()
+        """A peer's connection ended: if it was the leader's, it probably died."""
+        stand_soon(lambda: self._driver, peer, self._tick_s, self._wake)
 
     async def snapshot_incoming(
         self, sender: NodeId, term: int, header: wire.Snapshot, chunks: ChunkReader
