@@ -54,6 +54,8 @@ from consensus.types import EngineStatus, MemberChange, NodeId, Proposal, Role
 
 log = structlog.get_logger(__name__)
 
+STREAM_FAILURES: Final = (OSError, BadFrame, asyncio.IncompleteReadError, ConsensusError)
+
 LATE_TICKS_MAX: Final = 3
 """Ticks made up for after the loop was held: more would depose a leader for our own pause."""
 
@@ -484,10 +486,7 @@ class NativeEngine(Engine):
                 arrived = True
             finally:
                 release()
-        except (
-            *(OSError, TimeoutError, BadFrame, asyncio.IncompleteReadError),
-            ConsensusError,
-        ) as error:
+        except STREAM_FAILURES as error:
             log.warning("a snapshot did not arrive", peer=peer, reason=str(error))
         finally:
             self._streaming.discard(peer)
