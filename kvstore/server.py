@@ -290,14 +290,15 @@ class Server:
 
     async def _hand_over(self) -> None:
         """Let another member lead, so that the cluster need not notice that this one is gone."""
-        status = self.node.status()
-        voters = [each.id for each in status.engine.members if not each.learner]
-        if status.halted or status.engine.role is not Role.LEADER or len(voters) < 2:
-            return
-        voters.remove(status.engine.node_id)
         try:
+            status = self.node.status()
+            voters = [each.id for each in status.engine.members if not each.learner]
+            if status.halted or status.engine.role is not Role.LEADER or len(voters) < 2:
+                return
+            voters.remove(status.engine.node_id)
             await self.node.transfer_leadership(random.choice(voters), HAND_OVER_S)
         except ConsensusError as error:
+            # Or the engine never started: there was nothing to hand over.
             log.info("leadership was not handed over", reason=str(error))
 
     def _tick(self) -> None:
