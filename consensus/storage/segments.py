@@ -28,6 +28,7 @@ from consensus.storage.records import (
     Record,
     crc32c,
     decode_body,
+    encode,
 )
 
 BLOCK_BYTES: Final = 4096
@@ -40,6 +41,10 @@ READ_BYTES: Final = 4 * 1024 * 1024
 _HEAD: Final = struct.Struct("<16sIIQQ")
 _SLOT: Final = struct.Struct("<QQ")
 _CHECKSUM_BYTES: Final = 4
+FIRST_OPENING_BYTES: Final = len(encode(Base(0, 0)) + encode(HardState()))
+"""What the first segment of a log opens with. Before anything is promised the group's first
+configuration is written behind it."""
+
 _UNTOUCHED: Final = bytes(256 * 1024)
 _NAME: Final = re.compile(r"^(\d{20})\.wal$")
 
@@ -199,9 +204,12 @@ def was_never_used(file: File, number: int) -> bool:
     """Whether nothing was ever promised from a segment: a crash cut its making short.
 
     Its first block may be damaged as a whole, and with it what says so; but what was made and used
-    has more in it than what it opens with.
+    has more in it than what it opens with, even where the first record cannot be read.
     """
     if synced_offset(file, number) is not None:
+        return False
+    opening_bytes = FIRST_OPENING_BYTES if number == 1 else BLOCK_BYTES
+    if _is_touched(file, BLOCK_BYTES + opening_bytes):
         return False
     reader = RecordReader(file)
     first = reader.next()
@@ -209,6 +217,16 @@ def was_never_used(file: File, number: int) -> bool:
     while first is not None and opening and reader.next() is not None:
         opening -= 1
     return opening > 0
+
+
+def _is_touched(file: File, offset: int) -> bool:
+    """Whether anything was ever written at ``offset`` or behind it."""
+    size = file.size()
+    for start in range(offset, size, len(_UNTOUCHED)):
+        found = file.read(start, min(len(_UNTOUCHED), size - start))
+        if found != _UNTOUCHED[: len(found)]:
+            return True
+    return False
 
 
 def erase_tail(file: File, offset: int) -> int:

@@ -17,6 +17,7 @@ from consensus.raft.ready import HardState
 from consensus.storage.files import File, RealFile, RealFileSystem
 from consensus.storage.records import Base, Record, crc32c
 from consensus.storage.recovery import LogDamaged, Recovered
+from consensus.storage.segments import BLOCK_BYTES
 from consensus.storage.wal import WriteAheadLog
 from tests.consensus.storage.images import MemoryFiles
 
@@ -172,6 +173,21 @@ def test_damage_names_the_segment_and_the_offset(tmp_path: Path) -> None:
     assert 6_000 - SMALL - 40 < damaged.value.offset <= 6_000
     assert f"log segment {name} is damaged at offset" in str(damaged.value)
     assert damaged.value.recovered.entries, "what comes before is not lost"
+
+
+def test_a_log_whose_both_first_pages_are_damaged_is_not_taken_for_a_new_one(
+    tmp_path: Path,
+) -> None:
+    log, _ = open_log(tmp_path)
+    log.append([Base(0, 0, 0, b"the founding members"), HardState(2)])
+    log.close()
+    path = tmp_path / segments(tmp_path)[0]
+    data = bytearray(path.read_bytes())
+    data[:BLOCK_BYTES] = os.urandom(BLOCK_BYTES)
+    data[BLOCK_BYTES] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(LogDamaged):
+        open_log(tmp_path)
 
 
 @pytest.mark.parametrize("which", [0, 1])
