@@ -167,6 +167,7 @@ class NodeServer:
         self._server = h2corn.Server(
             NodeApplication(node),
             h2corn.Config(
+                runtime_threads=1,  # one number for all servers of a process
                 bind=tuple(f"fd://{bound.fileno()}" for bound in self._sockets),
                 lifespan="off",
                 access_log=False,

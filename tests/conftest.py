@@ -1,11 +1,23 @@
-"""What tests counted, told at the end of a run, green or not.
+"""What holds for every test: what it counted is told, and how it logs is forgotten.
 
-A test says it with ``record_property("counted", "one or more lines")``.
+A test says what it counted with ``record_property("counted", "one or more lines")``; it is printed
+at the end of a run, green or not.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+import structlog
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """A command run in this process may set up logs; the next test finds nothing of it."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

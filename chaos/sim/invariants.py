@@ -216,11 +216,14 @@ class Promises:
             raise Violation(f"{voter} voted in term {term} for {known} and for {candidate}")
 
     def observe_restart(self, node: NodeId, core: Core, before: Vote) -> None:
-        """What a member promised survives its crash: its term and its vote."""
+        """What a member promised survives its crash: its term and its vote.
+
+        One that no longer knows its vote comes back with a vote for itself: it gives no other.
+        """
         if core.term < before.term or (
             core.term == before.term
             and before.voted_for is not None
-            and core.voted_for != before.voted_for
+            and core.voted_for not in (before.voted_for, node)
         ):
             raise Violation(
                 f"{node} came back in term {core.term} with a vote for {core.voted_for}; it had "

@@ -32,6 +32,7 @@ class ToxidServer:
         self._server = Server(
             application(self.registry),  # type: ignore[arg-type]
             Config(
+                runtime_threads=1,  # one number for all servers of a process
                 bind=(f"{host}:{port}",),
                 lifespan="off",
                 access_log=False,

@@ -50,6 +50,9 @@ class Recovered:
     entries that it takes for granted are gone with them. What it holds counts only if a later base,
     written before the release, says where the log begins now; until that is read the beginning is
     ``unsure``.
+
+    ``noted_term`` is the term by the note beside the records. Above theirs it says that the last
+    batch is gone with a promise in it: a crash tore its write, or what it held was damaged since.
     """
 
     base: Base = attrs.field(factory=lambda: Base(0, 0))
@@ -58,6 +61,7 @@ class Recovered:
     torn_bytes: int = 0
     begins_late: bool = False
     unsure: bool = False
+    noted_term: int = 0
 
     @property
     def last_index(self) -> int:

@@ -72,10 +72,13 @@ class WriteAheadLog:
         """
         with self._telling("opening"):
             recovered, self._segments = read_log(self._files, self._group_id)
+            recovered.noted_term = noted_term(self._files) or 0
             self._hard_state = recovered.hard_state
             self._base = recovered.base
             self._last_index = recovered.last_index
-            if not self._segments:
+            if self._segments:
+                self._settle_tail(self._segments[-1])
+            else:
                 self._add_segment(1, encode(self._base))
         return recovered
 
@@ -199,6 +202,12 @@ class WriteAheadLog:
         self._files.sync_names()
         self._segments.append(segment)
         failpoints.hit("wal.after_segment")
+
+    def _settle_tail(self, segment: Segment) -> None:
+        """Make what was read durable, then say so: from now on a fault in it is damage."""
+        segment.file.sync()
+        self._note_synced(segment)
+        segment.file.sync()
 
     def _note_synced(self, segment: Segment) -> None:
         self._slot = 1 - self._slot

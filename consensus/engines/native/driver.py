@@ -25,7 +25,7 @@ import attrs
 from consensus import failpoints
 from consensus.engine import EngineHost
 from consensus.engines.native.commands import CommandIndex
-from consensus.engines.native.repair import from_nothing, open_log
+from consensus.engines.native.repair import abstain, from_nothing, open_log
 from consensus.engines.native.restore import HELD_APPLIED, Restore
 from consensus.errors import (
     ConsensusError,
@@ -364,6 +364,7 @@ class Driver:
         distrust = self.damage
         recovered, self.damage = open_log(self._wal, bootstrap)
         self.torn_bytes = recovered.torn_bytes
+        abstain(self._wal, recovered, config.node_id)
         try:
             if distrust:
                 raise DataDamaged(distrust)

@@ -15,11 +15,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
+
 from consensus.errors import DataDamaged
 from consensus.raft.configuration import Configuration
 from consensus.raft.messages import EntryKind
 from consensus.storage.recovery import LogDamaged, Recovered
 from consensus.storage.wal import WriteAheadLog
+from consensus.types import NodeId
 
 
 def open_log(wal: WriteAheadLog, bootstrap: Configuration) -> tuple[Recovered, str]:
@@ -35,6 +38,21 @@ def open_log(wal: WriteAheadLog, bootstrap: Configuration) -> tuple[Recovered, s
         if is_alone(damage.recovered, bootstrap):
             raise
         return wal.salvage(damage), str(damage)
+
+
+def abstain(wal: WriteAheadLog, recovered: Recovered, node_id: NodeId) -> None:
+    """Vote for nobody else in a term whose vote may be lost with the last batch of the log.
+
+    The records of that batch cannot be told from a write that a crash cut short, but the term is
+    noted beside them: whom this member voted for in it, if for anybody, it no longer knows.
+
+    Raises:
+        StorageError: the file system failed.
+    """
+    if recovered.noted_term > max(recovered.hard_state.term, recovered.last_term):
+        known = recovered.hard_state
+        recovered.hard_state = attrs.evolve(known, term=recovered.noted_term, voted_for=node_id)
+        wal.append([recovered.hard_state])
 
 
 def from_nothing(

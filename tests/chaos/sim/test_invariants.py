@@ -156,10 +156,16 @@ def test_a_vote_is_cast_once_a_term() -> None:
         promises.observe_vote("n1", 3, "n3")
 
 
-@pytest.mark.parametrize(("term", "voted_for"), [(2, "n2"), (3, "n1"), (3, None)])
+@pytest.mark.parametrize(("term", "voted_for"), [(2, "n2"), (3, "n3"), (3, None)])
 def test_term_and_vote_survive_a_restart(term: int, voted_for: str | None) -> None:
     promises = Promises()
     core = core_with("n1", term=term)
     core.voted_for = voted_for
     with broken("came back in term"):
         promises.observe_restart("n1", core, Vote(3, "n2"))
+
+
+def test_a_member_that_forgot_its_vote_may_keep_it_from_others() -> None:
+    core = core_with("n1", term=3)
+    core.voted_for = "n1"
+    Promises().observe_restart("n1", core, Vote(3, "n2"))
