@@ -2,7 +2,7 @@
 
 ::
 
-    chaos run --machine shop:Shop --model shop:ShopModel --workload shop:Buyers --engine native
+    chaos run --machine shop:Shop --model shop:ShopModel --workload shop:Buyers
 
 - The *machine* is any ``consensus.StateMachine``, as ``raftyard serve`` takes it.
 - The *model* says what it should do, one call after the other (``SequentialModel``).

@@ -143,7 +143,7 @@ def _proxy_program(choice: str) -> str | None:
 @click.option(
     "--engine",
     type=click.Choice(["native", "pysyncobj"]),
-    default="pysyncobj",
+    default="native",
     show_default=True,
     help="What replicates kvstore, or the machine; etcd has its own.",
 )
@@ -225,7 +225,7 @@ def run(
       chaos run --target etcd --faults kill --seconds 10
       chaos run --faults kill,kill-all,partition+pause --seed 7
       chaos plan --seed 7 --faults storm > plan.toml && chaos run --plan plan.toml
-      chaos run --machine shop:Shop --model shop:Model --workload shop:Buyers --engine native
+      chaos run --machine shop:Shop --model shop:Model --workload shop:Buyers
     """
     seed = secrets.randbelow(2**31) if seed is None else seed
     kind = _workload(workload)

@@ -1,6 +1,6 @@
 """A shop's inventory under faults: the machine, what it should do, and what its clients do.
 
-    chaos run --engine native --faults kill,partition \\
+    chaos run --faults kill,partition \\
         --machine examples.faults.inventory:Inventory \\
         --model examples.faults.inventory:InventoryModel \\
         --workload examples.faults.inventory:Customers

@@ -1,4 +1,4 @@
-"""Whole runs against kvstore on PySyncObj: real processes, every link through a proxy server."""
+"""Whole runs against kvstore on its default engine, every link through a proxy server."""
 
 from __future__ import annotations
 
@@ -56,6 +56,7 @@ def test_chaos_run_with_a_killed_leader(tmp_path: Path) -> None:
         timeout=110,
     )
     document = json.loads(done.stdout)
+    assert document["engine"] == "native", "what nobody chose"
     unexpected = {cell["cell"]: cell["unexpected"] for cell in document["cells"]}
     assert unexpected == {"control": {}, "kill": {}}, document
     assert done.returncode == 0

@@ -20,7 +20,7 @@ class KvstoreTarget(Target):
 
     name = "kvstore"
 
-    def __init__(self, engine: str = "pysyncobj") -> None:
+    def __init__(self, engine: str = "native") -> None:
         self.engine = engine
 
     def check(self) -> None:

@@ -87,7 +87,7 @@ class MachineTarget(Target):
     name = "machine"
     api = Api.MACHINE
 
-    def __init__(self, machine: str, engine: str = "pysyncobj") -> None:
+    def __init__(self, machine: str, engine: str = "native") -> None:
         self.machine = machine
         self.engine = engine
 
