@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from chaos import guardian
+
 STOP_TIMEOUT_S: Final = 5.0
 LOG_TAIL_BYTES: Final = 2000
 
@@ -19,7 +21,7 @@ class ProcessFailed(Exception):
 
 
 class ManagedProcess:
-    """A child process that this run started (it touches no other).
+    """A child process that this run started (it touches no other). It ends with this process, too.
 
     Args:
         name: for messages.
@@ -79,6 +81,7 @@ class ManagedProcess:
             log.write(f"--- start {self.starts + 1}: {' '.join(self.command)}\n".encode())
             log.flush()
             try:
+                guardian.engage()
                 self._process = subprocess.Popen(
                     self.command,
                     stdin=subprocess.DEVNULL,

@@ -7,19 +7,19 @@ import importlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any, Final
 
+from chaos import guardian
 from chaos.cluster.process import ManagedProcess, ProcessFailed
+from chaos.lossyfs.mounts import unmount_lazily
 from chaos.lossyfs.volatile import Forget
 
 ATTRIBUTE: Final = "user.lossyfs"
 MOUNT_TIMEOUT_S: Final = 60.0
-UNMOUNT_TIMEOUT_S: Final = 10.0
 POLL_S: Final = 0.02
 
 
@@ -74,6 +74,7 @@ class LossyDisk:
             ProcessFailed: it did not come in ``MOUNT_TIMEOUT_S`` seconds.
         """
         self.mountpoint.mkdir(parents=True, exist_ok=True)
+        guardian.keep_in_mind(self.mountpoint)
         self._process.start()
         deadline = time.monotonic() + MOUNT_TIMEOUT_S
         while not os.path.ismount(self.mountpoint):
@@ -89,15 +90,7 @@ class LossyDisk:
         if self._process.running and os.path.ismount(self.mountpoint):
             self.heal()
         self._process.stop()
-        if is_mounted(self.mountpoint):
-            lazily = ["umount", "-l"] if os.geteuid() == 0 else ["fusermount3", "-u", "-z"]
-            subprocess.run(
-                [*lazily, str(self.mountpoint)],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=UNMOUNT_TIMEOUT_S,
-                check=False,
-            )
+        unmount_lazily(self.mountpoint)
 
     def forget(self, mode: Forget) -> int:
         """Lose what was not synced; whoever used the disk is dead. Return the changes lost."""
@@ -125,10 +118,3 @@ class LossyDisk:
         """
         found: dict[str, int] = json.loads(os.getxattr(self.mountpoint, ATTRIBUTE))
         return found
-
-
-def is_mounted(path: Path) -> bool:
-    """Whether the kernel lists a mount here; ``os.path.ismount`` cannot tell of a dead one."""
-    wanted = str(path.resolve()).replace(" ", "\\040")
-    mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
-    return any(line.split(" ")[1] == wanted for line in mounts.splitlines())

@@ -10,8 +10,6 @@ import contextlib
 import errno
 import json
 import os
-import signal
-import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -24,7 +22,6 @@ from chaos.lossyfs.volatile import Forget, VolatileDirectory
 ATTRIBUTE: Final = "user.lossyfs"
 STALL_POLL_S: Final = 0.01
 STALL_S_MAX: Final = 120.0
-PARENT_POLL_S: Final = 0.5
 ENDED_BY_SIGNAL: Final = 8
 """With which libfuse's loop returns after a signal told it to end."""
 
@@ -254,15 +251,7 @@ class LossyFileSystem(mfusepy.Operations):  # type: ignore[misc]
 
 
 def serve(store: Path, mountpoint: Path, seed: int) -> None:
-    """Mount, serve until SIGTERM or until the parent is gone, unmount."""
-    parent = os.getppid()
-
-    def watch_parent() -> None:
-        while os.getppid() == parent:
-            time.sleep(PARENT_POLL_S)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch_parent, daemon=True).start()
+    """Mount, serve until SIGTERM, unmount."""
     try:
         mfusepy.FUSE(
             LossyFileSystem(VolatileDirectory(store, seed)),

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import attrs
 
+from chaos import guardian
 from chaos.expectations import expected_reason
 from chaos.matrix.cells import MatrixCell
 from chaos.matrix.results import CellStanding, MatrixResult, Standing
@@ -164,6 +165,7 @@ async def _work(
 ) -> dict[str, Any]:
     """Run a cell's process to its end; return its last line."""
     last: dict[str, Any] = {}
+    guardian.engage()
     with log_path.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, *WORKER),

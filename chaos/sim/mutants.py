@@ -23,6 +23,7 @@ import attrs
 import click
 import structlog
 
+from chaos import guardian
 from chaos.sim.exhaustive.search import SCOPES, Search
 from chaos.sim.runner import KILL_ALL, SWARM, run_seed
 from chaos.verdict import Verdict
@@ -140,6 +141,7 @@ def _judged(names: Sequence[str], effort: Effort, jobs: int) -> Iterable[Row]:
     if jobs == 1:
         yield from map(judge, names, repeat(effort))
         return
+    guardian.engage()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=jobs, mp_context=context) as pool:
         yield from pool.map(judge, names, repeat(effort))

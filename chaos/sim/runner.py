@@ -24,6 +24,7 @@ from typing import Any, Final
 
 import attrs
 
+from chaos import guardian
 from chaos.nemesis.plan import Plan
 from chaos.nemesis.simulated import SimulatedPlan
 from chaos.sim.invariants import Violation
@@ -225,6 +226,7 @@ def run_seeds(
             if deadline is not None and time.monotonic() >= deadline:
                 return
         return
+    guardian.engage()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=jobs, mp_context=context) as pool:
         running: set[Future[list[Outcome]]] = set()

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from chaos.lossyfs.disk import LossyDisk, _try_one, is_mounted, why_not
+from chaos.lossyfs.disk import LossyDisk, _try_one, why_not
+from chaos.lossyfs.mounts import is_mounted
 from chaos.lossyfs.volatile import SECTOR_BYTES, Forget, VolatileDirectory
 from tests.waiting import wait_until_sync
 

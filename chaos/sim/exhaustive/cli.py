@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 import click
 
+from chaos import guardian
 from chaos.sim.exhaustive.search import SCOPES, Found, Scope, Search
 
 STATES: Final = 1_000_000
@@ -94,6 +95,7 @@ def _searched(
 ) -> Iterable[Found]:
     if jobs == 1:
         return (search(scope, states_max, time_limit_s) for scope in scopes)
+    guardian.engage()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=jobs, mp_context=context) as pool:
         futures = [pool.submit(search, scope, states_max, time_limit_s) for scope in scopes]
