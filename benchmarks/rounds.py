@@ -18,9 +18,9 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import attrs
 
@@ -139,20 +139,10 @@ def measure(
     number: int, program: Program, cell: Cell, settings: Settings, directory: Path
 ) -> Measurement:
     """Start a cluster, fill it, put the load on it, look at it, and end it."""
-    with tempfile.TemporaryDirectory(dir=directory, prefix="round-") as data:
-        cluster = Cluster(program, Path(data), size=settings.members)
-        try:
-            start(cluster)
-            fill(cluster.endpoints[0], settings)
-            load, cpu_s = run_load(cell, cluster, settings)
-            for member in cluster.members:
-                if not member.running:
-                    raise BenchmarkFailed(f"{member.name} ended under load:\n{tail(member)}")
-            gaps = [gap for gap in map(loop_gap, cluster.endpoints) if gap is not None]
-        finally:
-            # Without ceremony: the data is thrown away, and a polite etcd takes seconds.
-            for member in cluster.members:
-                cluster.kill(member)
+    with fresh_cluster(program, settings.members, directory) as cluster:
+        fill(cluster.endpoints[0], settings)
+        load, cpu_s = run_load(cell, cluster, settings)
+        gap_s = longest_gap(cluster)
     return Measurement(
         round=number,
         system=program.name,
@@ -161,8 +151,26 @@ def measure(
         callers=cell.callers,
         load=load,
         server_cpu_s=cpu_s,
-        loop_gap_s=max(gaps, default=None),
+        loop_gap_s=gap_s,
     )
+
+
+@contextlib.contextmanager
+def fresh_cluster(program: Program, size: int, directory: Path) -> Iterator[Cluster]:
+    """A cluster for one measurement, healthy, with data of its own below ``directory``.
+
+    Raises:
+        BenchmarkFailed: a member did not start.
+    """
+    with tempfile.TemporaryDirectory(dir=directory, prefix="round-") as data:
+        cluster = Cluster(program, Path(data), size=size)
+        try:
+            start(cluster)
+            yield cluster
+        finally:
+            # Without ceremony: the data is thrown away, and a polite etcd takes seconds.
+            for member in cluster.members:
+                cluster.kill(member)
 
 
 def start(cluster: Cluster) -> None:
@@ -217,10 +225,28 @@ def run_load(cell: Cell, cluster: Cluster, settings: Settings) -> tuple[LoadResu
         "keys": settings.keys,
         "value": settings.value_bytes,
     }
-    command = list(cell.client.command)
-    for name, value in options.items():
-        command += [f"{cell.client.option}{name}", str(value)]
     limit_s = START_TIMEOUT_S + settings.warmup_s + settings.seconds + 2 * CALL_TIMEOUT_S
+    result, used_s = generate(cell.client, options, cluster, limit_s)
+    return LoadResult(**result), used_s
+
+
+def generate(
+    client: Client, options: Mapping[str, object], cluster: Cluster, limit_s: float
+) -> tuple[dict[str, Any], float]:
+    """Run a load generator to its end; return its report and the servers' CPU seconds meanwhile.
+
+    Args:
+        client: the generator.
+        options: its options' names and values.
+        cluster: whose CPU time counts, from the end of the warm-up on.
+        limit_s: after so many seconds it is killed.
+
+    Raises:
+        BenchmarkFailed: the generator or a server ended; the text has its last words.
+    """
+    command = list(client.command)
+    for name, value in options.items():
+        command += [f"{client.option}{name}", str(value)]
     pids = [member.process.pid for member in cluster.members if member.process is not None]
     with tempfile.TemporaryFile() as errors, generator(command, errors, limit_s) as process:
         assert process.stdout is not None
@@ -231,7 +257,10 @@ def run_load(cell: Cell, cluster: Cluster, settings: Settings) -> tuple[LoadResu
             used = cpu_seconds(pids) - before
         except FileNotFoundError:
             raise BenchmarkFailed("a server ended under load") from None
-    return LoadResult(**json.loads(result)), used
+    for member in cluster.members:
+        if not member.running:
+            raise BenchmarkFailed(f"{member.name} ended under load:\n{tail(member)}")
+    return json.loads(result), used
 
 
 @contextlib.contextmanager
@@ -283,6 +312,12 @@ def read_line(source: IO[str], errors: IO[bytes], expected: Callable[[str], bool
         said = errors.read().decode(errors="replace").strip()[-ERROR_BYTES_MAX:]
         raise BenchmarkFailed(f"the load generator failed: {said or line or 'it took too long'}")
     return line
+
+
+def longest_gap(cluster: Cluster) -> float | None:
+    """Return the longest event loop gap of any member since its start, in seconds, if they tell."""
+    gaps = [gap for gap in map(loop_gap, cluster.endpoints) if gap is not None]
+    return max(gaps, default=None)
 
 
 def loop_gap(endpoint: str) -> float | None:

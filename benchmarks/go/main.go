@@ -6,6 +6,8 @@
 // Usage: load -endpoints A,B,C -operation put|get|serializable -callers N -warmup S -seconds S
 //
 //	-keys K -value B
+//
+// With -operation watch the callers put while -watchers N watch, on -streams N: see watch.go.
 package main
 
 import (
@@ -38,12 +40,14 @@ type result struct {
 
 func main() {
 	endpoints := flag.String("endpoints", "127.0.0.1:2379", "client addresses")
-	operation := flag.String("operation", "put", "put, get or serializable")
+	operation := flag.String("operation", "put", "put, get, serializable or watch")
 	callers := flag.Int("callers", 1, "requests in flight")
 	warmup := flag.Float64("warmup", 0.5, "how long before measuring, in seconds")
 	seconds := flag.Float64("seconds", 5, "how long, in seconds")
 	keys := flag.Int("keys", 1000, "how many keys")
 	value := flag.Int("value", 256, "bytes of a value")
+	watchers := flag.Int("watchers", 1000, "how many watch (operation watch)")
+	streams := flag.Int("streams", 10, "over how many streams they are spread")
 	flag.Parse()
 
 	cli, err := clientv3.New(clientv3.Config{
@@ -54,21 +58,40 @@ func main() {
 		log.Fatal(err)
 	}
 	defer cli.Close()
+	told := func() { fmt.Println("measuring") }
+	if *operation == "watch" {
+		out, err := runWatch(
+			cli, *watchers, *streams, *callers, *keys, *value, *warmup, *seconds, told)
+		if err != nil {
+			log.Fatal(err)
+		}
+		report(out)
+		return
+	}
 	call, err := caller(cli, *operation, *keys, strings.Repeat("v", *value))
 	if err != nil {
 		log.Fatal(err)
 	}
 
 	drive(call, *callers, *warmup)
-	fmt.Println("measuring")
+	told()
 	before := cpuSeconds()
 	start := time.Now()
 	all, out := drive(call, *callers, *seconds)
 	out.Seconds = time.Since(start).Seconds()
 	out.ClientCPUs = cpuSeconds() - before
-	out.Operations = len(all)
+	out.measured(all)
+	report(out)
+}
+
+// measured notes the times of all requests.
+func (r *result) measured(all []time.Duration) {
+	r.Operations = len(all)
 	sort.Slice(all, func(i, j int) bool { return all[i] < all[j] })
-	out.P50ms, out.P99ms, out.MaxMs = quantile(all, 0.5), quantile(all, 0.99), quantile(all, 1)
+	r.P50ms, r.P99ms, r.MaxMs = quantile(all, 0.5), quantile(all, 0.99), quantile(all, 1)
+}
+
+func report(out any) {
 	if err := json.NewEncoder(os.Stdout).Encode(out); err != nil {
 		log.Fatal(err)
 	}
@@ -125,9 +148,6 @@ func cpuSeconds() float64 {
 func caller(
 	cli *clientv3.Client, operation string, keys int, value string,
 ) (func(*rand.Rand) error, error) {
-	key := func(random *rand.Rand) string {
-		return fmt.Sprintf("bench/%08d", random.Intn(keys))
-	}
 	run := func(op func(*rand.Rand) clientv3.Op) func(*rand.Rand) error {
 		return func(random *rand.Rand) error {
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -138,15 +158,19 @@ func caller(
 	}
 	switch operation {
 	case "put":
-		return run(func(r *rand.Rand) clientv3.Op { return clientv3.OpPut(key(r), value) }), nil
+		return run(func(r *rand.Rand) clientv3.Op { return clientv3.OpPut(keyOf(r, keys), value) }), nil
 	case "get":
-		return run(func(r *rand.Rand) clientv3.Op { return clientv3.OpGet(key(r)) }), nil
+		return run(func(r *rand.Rand) clientv3.Op { return clientv3.OpGet(keyOf(r, keys)) }), nil
 	case "serializable":
 		return run(func(r *rand.Rand) clientv3.Op {
-			return clientv3.OpGet(key(r), clientv3.WithSerializable())
+			return clientv3.OpGet(keyOf(r, keys), clientv3.WithSerializable())
 		}), nil
 	}
 	return nil, fmt.Errorf("unknown operation %q", operation)
+}
+
+func keyOf(random *rand.Rand, keys int) string {
+	return fmt.Sprintf("%s%08d", prefix, random.Intn(keys))
 }
 
 func quantile(sorted []time.Duration, q float64) float64 {

@@ -171,6 +171,26 @@ def test_syncs(tmp_path: Path) -> None:
     assert ways[2:] == ["inline", "Linux AIO", "thread", "thread, quick", "process"]
 
 
+@pytest.mark.interop
+def test_watches(tmp_path: Path) -> None:
+    """Every event reaches every watcher, or the generator ends with an error."""
+    if not (SETUP_BIN / "load").exists():
+        unavailable("the Go load generator is not built; `make setup` tries to build it")
+    options = ("--no-etcd", "--watchers", "20", "--streams", "3", "--rounds", "1")
+    report = run(tmp_path, "watches", *options, "--seconds", "0.3", "--warmup", "0.1")
+    (one,) = report["measurements"]
+    assert one["puts"] > 0
+    assert one["events"] == 20 * one["puts"]
+    assert one["event_seconds"] >= one["put_seconds"] > 0
+    assert 0 < one["event_p50_ms"] <= one["event_p99_ms"]
+    assert one["server_cpu_s"] > 0
+    assert one["loop_gap_s"] > 0
+    (row,) = report["rows"]
+    assert row["streams"] == 3
+    assert row["ratios"]["events_rate"] is None
+    assert "events/s" in report["stdout"]
+
+
 def test_engines(tmp_path: Path) -> None:
     options = ("--windows", "1,16", "--seconds", "0.3", "--warmup", "0.1")
     report = run(tmp_path, "engines", *options)
@@ -198,6 +218,7 @@ def test_engines(tmp_path: Path) -> None:
         ("sidebyside", ["--callers", "1,x"], "'x' is not a number from 1 to"),
         ("sidebyside", ["--engine", "paxos", "--client", "python"], "--engine"),
         ("sidebyside", ["--json", "/nowhere/at/all.json"], "No such file"),
+        ("watches", ["--streams", "0"], "'0' is not a number from 1 to"),
         ("engines", ["--windows", "0"], "'0' is not a number from 1 to"),
         ("engines", ["--engine", "paxos"], "'paxos' is not one of"),
     ],

@@ -10,6 +10,8 @@ from benchmarks.figures import LoadResult, cpu_seconds, median, quantile, ratio
 from benchmarks.rounds import Measurement, in_turn
 from benchmarks.summary import Row, summarize
 from benchmarks.tables import side_by_side
+from benchmarks.watches import WatchMeasurement, sheet_of
+from benchmarks.watches import summarize as summarize_watches
 from tests.clusters import Program
 
 
@@ -91,3 +93,43 @@ def test_without_etcd_there_are_figures_and_no_ratios() -> None:
     assert row.etcd is None
     assert row.rate_ratio is None
     assert side_by_side([row]).rows[0][3:6] == ("kvstore", "500", "–")
+
+
+def watched(number: int, system: str, events: int, cpu_s: float) -> WatchMeasurement:
+    """Two seconds with a put for each thousand events, all of which arrived one second later."""
+    return WatchMeasurement(
+        round=number,
+        system=system,
+        streams=10,
+        puts=events // 1000,
+        put_seconds=2.0,
+        put_p50_ms=1.0,
+        put_p99_ms=2.0,
+        events=events,
+        event_seconds=3.0,
+        event_p50_ms=5.0,
+        event_p99_ms=9.0,
+        behind=events // 3,
+        server_cpu_s=cpu_s,
+        client_cpu_s=1.0,
+        loop_gap_s=0.02 if system == "kvstore" else None,
+        load_1m=1.0,
+    )
+
+
+def test_watches_are_compared_within_their_round() -> None:
+    (row,) = summarize_watches(
+        [
+            watched(1, "kvstore", 300_000, 3.0),
+            watched(1, "etcd", 600_000, 3.0),
+            watched(2, "etcd", 60_000, 3.0),
+            watched(2, "kvstore", 30_000, 3.0),
+        ]
+    )
+    assert row.figures["kvstore"]["events_rate"] == pytest.approx(55_000)
+    assert row.figures["kvstore"]["puts_rate"] == pytest.approx(82.5)
+    assert row.ratios["events_rate"] == pytest.approx(0.5)
+    assert row.ratios["cpu_us"] == pytest.approx(2.0)
+    assert row.ratios["loop_gap_s"] is None
+    markdown = sheet_of([row]).markdown()
+    assert "| 10 | kvstore / etcd | 55,000 / 110,000 | 0.50 |" in markdown
