@@ -63,6 +63,10 @@ class DataDamaged(StorageError):
     """What was once safe on disk cannot be read any more, or is gone. Never repaired in silence."""
 
 
+class SnapshotRefused(ConsensusError):
+    """A member does not take this stream of a snapshot. The text says why."""
+
+
 class ConfigError(ConsensusError):
     """A setting is wrong. The text names the setting, the value, and what would be right."""
 

@@ -27,7 +27,8 @@ class StateSnapshot(abc.ABC):
     def chunks(self) -> Iterator[bytes]:
         """Yield the state in pieces of at most ``SNAPSHOT_CHUNK_BYTES_MAX`` bytes.
 
-        The node may run other work between two pieces. Each piece must take well under 10 ms.
+        The node may run other work between two pieces. Each piece must take well under 10 ms. May
+        be called again, for the same bytes: a member whose link broke lacks only the end of them.
         """
 
     def release(self) -> None:

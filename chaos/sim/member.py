@@ -9,6 +9,7 @@ from chaos.sim import audit
 from chaos.sim.disk import CrashMode, SimDisk, SimulatedCrash
 from chaos.sim.invariants import Violation, Vote
 from chaos.sim.machine import ModelHost
+from chaos.sim.streams import Streams
 from consensus.engines.native.driver import Driver
 from consensus.errors import ConsensusError, ProposalDropped, StorageError
 from consensus.raft.config import CoreConfig
@@ -20,7 +21,6 @@ from consensus.raft.messages import (
     RequestVote,
     RequestVoteResponse,
 )
-from consensus.storage.snapshots import StoredMeta
 from consensus.types import Committed, NodeId, Position, Proposal, ProposalId, Role
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class Member:
         self._wakes_at = 0
         self._observed: tuple[int, int, Role] | None = None
         self._slicing = False
+        self.streams = Streams(self)
         self._before: tuple[Vote, int, int] | None = None
         self._audited = 0
 
@@ -103,6 +104,7 @@ class Member:
         self.busy_until = world.now
         self.pending = {}
         self._slicing = False
+        self.streams = Streams(self)
         self._observed = None
         self.disk.raised = False
         try:
@@ -405,7 +407,7 @@ class Member:
         if kind is AppendEntriesResponse or kind is RequestVoteResponse or kind is RequestVote:
             self._check_promise(message)
         elif isinstance(message, InstallSnapshot):
-            self._stream(message)
+            self.streams.send(message)
             return
         now = world.now
         world.network.send(message, self.busy_until if self.busy_until > now else now)
@@ -427,73 +429,6 @@ class Member:
             return
         self.world.promises.observe_vote(self.name, message.term, candidate)
         audit.check_vote_durable(self.name, self.log_files, message.term, candidate)
-
-    def _stream(self, message: InstallSnapshot) -> None:
-        """Send a snapshot's data beside its message, all of it at one later moment."""
-        driver = self.driver
-        if driver is None:
-            return
-        self.world.count("snapshots sent")
-        if driver.restoring:
-            self.world.at(self.world.now + SLICE_US, self._not_sent, message)
-            return
-        meta, chunks, release = driver.outgoing_snapshot()
-        data = list(chunks)
-        release()
-        incarnation = self.incarnation
-
-        def arrive(lost: bool) -> None:
-            target = self.world.members[message.receiver]
-            ready = max(target.paused_until, target.busy_until)
-            if ready > self.world.now and not lost:
-                self.world.at(ready, arrive, lost)
-                return
-            arrived = not lost and target.install(message, meta, data)
-            driver = self.driver
-            if driver is not None and self.incarnation == incarnation:
-                driver.core.snapshot_reported(message.receiver, arrived=arrived)
-                self.pump()
-
-        self.world.network.stream(message, max(self.world.now, self.busy_until), arrive)
-
-    def _not_sent(self, message: InstallSnapshot) -> None:
-        """A leader whose own machine is not restored yet has nothing to send."""
-        if self.driver is not None:
-            self.driver.core.snapshot_reported(message.receiver, arrived=False)
-            self.pump()
-
-    def install(self, message: InstallSnapshot, meta: StoredMeta, data: Sequence[bytes]) -> bool:
-        """Store a snapshot that has arrived, and let the core take it. Returns whether it did."""
-        driver = self.driver
-        if driver is None or meta.raft.index <= driver.core.commit_index:
-            return False
-        world = self.world
-        world.trace.note(world.now, "snapshot", message.sender, self.name, meta.raft.index)
-
-        def store(driver: Driver) -> None:
-            try:
-                writer = driver.snapshots.writer(meta)
-                for chunk in data:
-                    writer.write(chunk)
-                writer.finish()
-            except OSError as error:
-                raise StorageError(f"writing a snapshot failed: {error}") from error
-
-        self.guarded(store, driver)
-        if self.driver is not driver:
-            return False
-        announced = InstallSnapshot(
-            sender=message.sender,
-            receiver=self.name,
-            term=message.term,
-            snapshot=meta.raft,
-        )
-        driver.receive_snapshot(announced, meta)
-        self.pump()
-        if self.driver is driver:
-            self.base_index = driver.core.log.snapshot.index
-            world.count("snapshots installed")
-        return True
 
     # -- clients ------------------------------------------------------------------------------
 

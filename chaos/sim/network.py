@@ -31,6 +31,7 @@ class Network:
         self._members = world.members
         self._prng = world.stream("network")
         self._random = self._prng.random
+        self._breaks = world.stream("streams that break")
         self._low, high = options.delay_us
         self._span = high - self._low
         self._loss = options.loss
@@ -54,12 +55,16 @@ class Network:
             arrives = self._held(message, arrives)
         self._world.at(arrives, self._deliver, message)
 
-    def stream(self, message: AnyMessage, leaves_at: int, arrive: Callable[[bool], None]) -> None:
-        """Carry a snapshot: ``arrive`` is called once, with whether it was lost."""
+    def stream(self, message: AnyMessage, leaves_at: int, arrive: Callable[[float], None]) -> None:
+        """Carry a snapshot: ``arrive`` is called once, with the share of it that comes through."""
         link = (message.sender, message.receiver)
         arrives = leaves_at + self._low + int(self._prng.random() * self._span)
-        lost = self._prng.random() < self._loss or link in self._cuts
-        self._world.at(max(arrives, self._stalls.get(link, 0)), arrive, lost)
+        share = 1.0
+        if self._prng.random() < self._loss:
+            share = self._breaks.random()
+        if link in self._cuts:
+            share = 0.0
+        self._world.at(max(arrives, self._stalls.get(link, 0)), arrive, share)
 
     def cut(self, links: Iterable[Link]) -> None:
         """Cut links, in the direction given; each cut must be mended once."""

@@ -59,7 +59,8 @@ EFFECTS: Final = (
     *("cut ring", "disk full refused", "late repeats", "members retired", "messages cut off"),
     *("messages lost", "messages repeated", "messages stalled", "pauses", "reordered writes"),
     *("leaders gone", "repairs", "restore slices"),
-    *("slow sync", "snapshots installed", "sync failed", "torn write", "transfers"),
+    *("slow sync", "snapshots installed", "snapshots resumed", "sync failed", "torn write"),
+    "transfers",
     *("unsynced names lost", "unsynced writes kept", "unsynced writes lost"),
 )
 """What faults and changes are counted as once they have had an effect."""

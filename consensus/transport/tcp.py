@@ -9,7 +9,7 @@ Streams of asyncio carry greetings and snapshots. What members say to each other
 a shorter way: frames are cut from each read at once and handed on together, and leave by a write of
 their own when ``flush`` is called, before the log is synced (see ``frames``).
 
-A snapshot goes over a connection of its own, so that it delays no heartbeat.
+A snapshot goes over a connection of its own (see ``streams``), so that it delays no heartbeat.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import contextlib
 import os
 import random
 import ssl
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 import attrs
@@ -28,15 +29,14 @@ import structlog
 from consensus.errors import ConfigError
 from consensus.stats import PeerTraffic
 from consensus.transport import wire_pb2 as wire
-from consensus.transport.codec import (
-    PREFIX_BYTES,
-    WIRE_VERSION,
-    BadFrame,
-    pack,
-    unpack,
-    unpack_prefix,
-)
+from consensus.transport.codec import WIRE_VERSION, BadFrame, pack
 from consensus.transport.frames import FrameReader, Outlet
+from consensus.transport.streams import (
+    SnapshotSink,
+    read_envelope,
+    receive_snapshot,
+    send_snapshot,
+)
 from consensus.types import Member, NodeId
 
 log = structlog.get_logger(__name__)
@@ -59,10 +59,8 @@ class Receiver(Protocol):
     def peer_gone(self, peer: NodeId) -> None:
         """The connection that a peer sent its messages on has ended."""
 
-    async def snapshot_incoming(
-        self, sender: NodeId, term: int, header: wire.Snapshot, chunks: ChunkReader
-    ) -> None:
-        """A peer streams a snapshot. Return when it is in place; raise to refuse it."""
+    def snapshot_incoming(self, sender: NodeId, term: int, header: wire.Snapshot) -> SnapshotSink:
+        """A peer begins to stream a snapshot: say where to, or raise ConsensusError to refuse."""
 
 
 class Neighbours(Protocol):
@@ -83,10 +81,6 @@ class Neighbours(Protocol):
 
     def refused_as_removed(self, peer: NodeId, reason: str) -> None:
         """A peer says that this member was removed from the group."""
-
-
-ChunkReader = Callable[[], Awaitable[bytes | None]]
-"""Returns the next chunk of a snapshot; None after the last."""
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -210,26 +204,18 @@ class TcpTransport:
     async def send_snapshot(
         self, peer: NodeId, term: int, header: wire.Snapshot, chunks: Iterator[bytes]
     ) -> None:
-        """Stream a snapshot to a peer on a connection of its own.
+        """Stream a snapshot, or what the peer lacks of it, on a connection of its own.
 
         Raises:
-            OSError, BadFrame: it did not arrive.
+            SnapshotRefused: the peer does not want it.
+            OSError, BadFrame, asyncio.IncompleteReadError: it did not arrive.
         """
         known = self._peers.get(peer)
         if known is None:
             raise OSError(f"{peer} is not a peer")
         reader, writer = await known.dial(wire.Hello.SNAPSHOT)
         try:
-            writer.write(pack(wire.Envelope(term=term, snapshot=header)))
-            for chunk in chunks:
-                writer.write(pack(wire.Envelope(snapshot_chunk=chunk)))
-                await writer.drain()
-                await asyncio.sleep(0)
-            writer.write(pack(wire.Envelope(snapshot_end=b"\1")))
-            await writer.drain()
-            answer = await _read_envelope(reader)
-            if answer.WhichOneof("body") != "welcome" or answer.welcome.refusal:
-                raise OSError(f"{peer} refused the snapshot: {answer.welcome.refusal}")
+            await send_snapshot(reader, writer, term, header, chunks)
         finally:
             writer.close()
 
@@ -251,7 +237,7 @@ class TcpTransport:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(HELLO_TIMEOUT_S):
-            envelope = await _read_envelope(reader)
+            envelope = await read_envelope(reader)
         hello = envelope.hello
         refusal = self._refusal(envelope)
         removed = not refusal and self._neighbours.was_removed(hello.sender)
@@ -277,7 +263,8 @@ class TcpTransport:
             return
         if describes:
             return
-        await self._serve_snapshot(hello.sender, reader, writer)
+        begin = partial(self._receiver.snapshot_incoming, hello.sender)
+        await receive_snapshot(reader, writer, begin)
 
     async def _attend_messages(self, hello: wire.Hello, messages: FrameReader) -> None:
         task = asyncio.current_task()
@@ -289,31 +276,6 @@ class TcpTransport:
             await messages.ended
         finally:
             del self._attended[task]
-
-    async def _serve_snapshot(
-        self, sender: NodeId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        first = await _read_envelope(reader)
-        if first.WhichOneof("body") != "snapshot":
-            raise BadFrame("a snapshot connection did not begin with a snapshot's header")
-
-        async def next_chunk() -> bytes | None:
-            envelope = await _read_envelope(reader)
-            match envelope.WhichOneof("body"):
-                case "snapshot_chunk":
-                    return envelope.snapshot_chunk
-                case "snapshot_end":
-                    return None
-                case other:
-                    raise BadFrame(f"{other} in the middle of a snapshot")
-
-        refusal = ""
-        try:
-            await self._receiver.snapshot_incoming(sender, first.term, first.snapshot, next_chunk)
-        except ConfigError as error:
-            refusal = str(error)
-        writer.write(pack(wire.Envelope(welcome=wire.Welcome(refusal=refusal))))
-        await writer.drain()
 
     def _refusal(self, envelope: wire.Envelope) -> str:
         hello = envelope.hello
@@ -351,7 +313,7 @@ async def ask_members(
             reader, writer = await asyncio.open_connection(host, port, ssl=tls)
             try:
                 writer.write(pack(wire.Envelope(hello=hello)))
-                welcome = (await _read_envelope(reader)).welcome
+                welcome = (await read_envelope(reader)).welcome
             finally:
                 writer.close()
     except (TimeoutError, BadFrame, asyncio.IncompleteReadError) as error:
@@ -439,7 +401,7 @@ class _Peer:
         try:
             writer.write(pack(wire.Envelope(hello=hello)))
             async with asyncio.timeout(HELLO_TIMEOUT_S):
-                answer = await _read_envelope(reader)
+                answer = await read_envelope(reader)
             if answer.welcome.removed:
                 self._neighbours.refused_as_removed(self._peer, answer.welcome.refusal)
             if answer.welcome.refusal:
@@ -481,11 +443,6 @@ class _Peer:
 def _reason(error: OSError) -> str:
     """What the system says; asyncio's own text of a failed bind repeats the address."""
     return os.strerror(error.errno) if error.errno else str(error)
-
-
-async def _read_envelope(reader: asyncio.StreamReader) -> wire.Envelope:
-    length, checksum = unpack_prefix(await reader.readexactly(PREFIX_BYTES))
-    return unpack(await reader.readexactly(length), checksum)
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -58,21 +58,31 @@ class DescribedMember(_message.Message):
     def __init__(self, id: _Optional[str] = ..., address: _Optional[str] = ..., learner: _Optional[bool] = ..., context: _Optional[bytes] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("index", "term", "configuration", "clock_ms", "command_index")
+    __slots__ = ("index", "term", "configuration", "clock_ms", "command_index", "id")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
     CLOCK_MS_FIELD_NUMBER: _ClassVar[int]
     COMMAND_INDEX_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
     index: int
     term: int
     configuration: bytes
     clock_ms: int
     command_index: int
-    def __init__(self, index: _Optional[int] = ..., term: _Optional[int] = ..., configuration: _Optional[bytes] = ..., clock_ms: _Optional[int] = ..., command_index: _Optional[int] = ...) -> None: ...
+    id: bytes
+    def __init__(self, index: _Optional[int] = ..., term: _Optional[int] = ..., configuration: _Optional[bytes] = ..., clock_ms: _Optional[int] = ..., command_index: _Optional[int] = ..., id: _Optional[bytes] = ...) -> None: ...
+
+class SnapshotEnd(_message.Message):
+    __slots__ = ("size", "checksum")
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    checksum: int
+    def __init__(self, size: _Optional[int] = ..., checksum: _Optional[int] = ...) -> None: ...
 
 class Envelope(_message.Message):
-    __slots__ = ("term", "pre_vote", "pre_vote_response", "request_vote", "request_vote_response", "append_entries", "append_entries_response", "heartbeat", "heartbeat_response", "timeout_now", "propose", "propose_rejected", "read_index", "read_index_response", "ask", "answer", "hello", "welcome", "snapshot", "snapshot_chunk", "snapshot_end", "change_members", "change_members_response")
+    __slots__ = ("term", "pre_vote", "pre_vote_response", "request_vote", "request_vote_response", "append_entries", "append_entries_response", "heartbeat", "heartbeat_response", "timeout_now", "propose", "propose_rejected", "read_index", "read_index_response", "ask", "answer", "hello", "welcome", "snapshot", "snapshot_chunk", "snapshot_end", "change_members", "change_members_response", "snapshot_offset")
     TERM_FIELD_NUMBER: _ClassVar[int]
     PRE_VOTE_FIELD_NUMBER: _ClassVar[int]
     PRE_VOTE_RESPONSE_FIELD_NUMBER: _ClassVar[int]
@@ -96,6 +106,7 @@ class Envelope(_message.Message):
     SNAPSHOT_END_FIELD_NUMBER: _ClassVar[int]
     CHANGE_MEMBERS_FIELD_NUMBER: _ClassVar[int]
     CHANGE_MEMBERS_RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_OFFSET_FIELD_NUMBER: _ClassVar[int]
     term: int
     pre_vote: PreVote
     pre_vote_response: Vote
@@ -116,10 +127,11 @@ class Envelope(_message.Message):
     welcome: Welcome
     snapshot: Snapshot
     snapshot_chunk: bytes
-    snapshot_end: bytes
+    snapshot_end: SnapshotEnd
     change_members: ChangeMembers
     change_members_response: ChangeMembersResponse
-    def __init__(self, term: _Optional[int] = ..., pre_vote: _Optional[_Union[PreVote, _Mapping]] = ..., pre_vote_response: _Optional[_Union[Vote, _Mapping]] = ..., request_vote: _Optional[_Union[RequestVote, _Mapping]] = ..., request_vote_response: _Optional[_Union[Vote, _Mapping]] = ..., append_entries: _Optional[_Union[AppendEntries, _Mapping]] = ..., append_entries_response: _Optional[_Union[AppendEntriesResponse, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., heartbeat_response: _Optional[_Union[HeartbeatResponse, _Mapping]] = ..., timeout_now: _Optional[_Union[TimeoutNow, _Mapping]] = ..., propose: _Optional[_Union[Propose, _Mapping]] = ..., propose_rejected: _Optional[_Union[ProposeRejected, _Mapping]] = ..., read_index: _Optional[_Union[ReadIndex, _Mapping]] = ..., read_index_response: _Optional[_Union[ReadIndexResponse, _Mapping]] = ..., ask: _Optional[_Union[Ask, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., snapshot_chunk: _Optional[bytes] = ..., snapshot_end: _Optional[bytes] = ..., change_members: _Optional[_Union[ChangeMembers, _Mapping]] = ..., change_members_response: _Optional[_Union[ChangeMembersResponse, _Mapping]] = ...) -> None: ...
+    snapshot_offset: int
+    def __init__(self, term: _Optional[int] = ..., pre_vote: _Optional[_Union[PreVote, _Mapping]] = ..., pre_vote_response: _Optional[_Union[Vote, _Mapping]] = ..., request_vote: _Optional[_Union[RequestVote, _Mapping]] = ..., request_vote_response: _Optional[_Union[Vote, _Mapping]] = ..., append_entries: _Optional[_Union[AppendEntries, _Mapping]] = ..., append_entries_response: _Optional[_Union[AppendEntriesResponse, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., heartbeat_response: _Optional[_Union[HeartbeatResponse, _Mapping]] = ..., timeout_now: _Optional[_Union[TimeoutNow, _Mapping]] = ..., propose: _Optional[_Union[Propose, _Mapping]] = ..., propose_rejected: _Optional[_Union[ProposeRejected, _Mapping]] = ..., read_index: _Optional[_Union[ReadIndex, _Mapping]] = ..., read_index_response: _Optional[_Union[ReadIndexResponse, _Mapping]] = ..., ask: _Optional[_Union[Ask, _Mapping]] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., welcome: _Optional[_Union[Welcome, _Mapping]] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., snapshot_chunk: _Optional[bytes] = ..., snapshot_end: _Optional[_Union[SnapshotEnd, _Mapping]] = ..., change_members: _Optional[_Union[ChangeMembers, _Mapping]] = ..., change_members_response: _Optional[_Union[ChangeMembersResponse, _Mapping]] = ..., snapshot_offset: _Optional[int] = ...) -> None: ...
 
 class PreVote(_message.Message):
     __slots__ = ("last_log_index", "last_log_term")

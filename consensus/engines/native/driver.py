@@ -25,6 +25,8 @@ import attrs
 from consensus import failpoints
 from consensus.engine import EngineHost
 from consensus.engines.native.commands import CommandIndex
+from consensus.engines.native.incoming import IncomingSnapshots
+from consensus.engines.native.outgoing import KEPT_ELECTION_TIMEOUTS, OutgoingSnapshots
 from consensus.engines.native.repair import abstain, from_nothing, open_log
 from consensus.engines.native.restore import HELD_APPLIED, Restore
 from consensus.errors import (
@@ -43,6 +45,7 @@ from consensus.raft.log import RaftLog
 from consensus.raft.membership import configuration_at, stand_alone
 from consensus.raft.messages import AnyMessage, EntryKind, InstallSnapshot, LogEntry, SnapshotMeta
 from consensus.raft.ready import HardState, Ready
+from consensus.statemachine import StateSnapshot
 from consensus.storage.files import FileSystem
 from consensus.storage.records import Base, Record
 from consensus.storage.recovery import Recovered
@@ -175,14 +178,23 @@ class Driver:
         self._request = int(incarnation) << 32
         self._reads: dict[int, ReadDone] = {}
         self._confirmed_reads: list[tuple[int, ReadDone]] = []
-        self._incoming: StoredMeta | None = None
+        self._received: StoredMeta | None = None
         self._restore: Restore | None = None
+        self.incoming = IncomingSnapshots(self.snapshots, self.core, self.receive_snapshot)
+        self.outgoing = OutgoingSnapshots(
+            self.core,
+            str(incarnation),
+            self._freeze,
+            KEPT_ELECTION_TIMEOUTS * config.election_timeout_ticks,
+        )
 
     # -- inputs -------------------------------------------------------------------------------
 
     def tick(self) -> None:
         """Let one tick of time pass."""
         self.core.tick()
+        self.outgoing.release_old()
+        self.incoming.discard_covered()
         if self._forwarded:
             self._forget_old_forwards()
 
@@ -194,7 +206,7 @@ class Driver:
 
     def receive_snapshot(self, message: InstallSnapshot, stored: StoredMeta) -> None:
         """Take in a snapshot whose data is in the snapshot store already."""
-        self._incoming = stored
+        self._received = stored
         self.core.step(message)
 
     def propose(self, proposals: Sequence[Proposal]) -> None:
@@ -253,7 +265,9 @@ class Driver:
             self._pumping = False
 
     def close(self) -> None:
-        """Close the log."""
+        """Close the log; forget snapshots that are half sent or half received."""
+        self.outgoing.close()
+        self.incoming.discard()
         self._wal.close()
 
     # -- snapshots and compaction -------------------------------------------------------------
@@ -347,18 +361,14 @@ class Driver:
         self._resolve_reads()
         return False
 
-    def outgoing_snapshot(self) -> tuple[StoredMeta, Iterator[bytes], Callable[[], None]]:
-        """Freeze the machine for a member that is behind: where it stands, its data, release.
+    # -- inside -------------------------------------------------------------------------------
 
-        Raises:
-            ReadFailed: this member's own machine is still being restored.
-        """
+    def _freeze(self) -> tuple[StoredMeta, StateSnapshot]:
+        """Freeze the machine for a member that is behind."""
         if self.restoring:
             raise ReadFailed("this member's own machine is still being restored")
         position, frozen = self._host.snapshot()
-        return self._meta_at(position), frozen.chunks(), frozen.release
-
-    # -- inside -------------------------------------------------------------------------------
+        return self._meta_at(position), frozen
 
     def _recover(self, config: CoreConfig, bootstrap: Configuration, prng: random.Random) -> Core:
         distrust = self.damage
@@ -565,9 +575,10 @@ class Driver:
 
     def _install(self, snapshot: SnapshotMeta) -> None:
         """The core took a snapshot: first the log makes way for it, then the machine."""
-        stored = self._incoming
+        stored = self._received
         if stored is None or stored.raft != snapshot:
             raise DataDamaged(f"the data of the snapshot at index {snapshot.index} is missing")
+        self.outgoing.release_kept()  # what they are of is about to be replaced
         self._wal.start_over(_base_of(snapshot, stored.command_index), self.core.hard_state)
         self._numbers = CommandIndex(snapshot.index, stored.command_index)
         position = Position(stored.command_index, snapshot.term, stored.clock_ms, self._group_id)

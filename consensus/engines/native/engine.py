@@ -26,9 +26,9 @@ from consensus.engines.native.membership import MemberChanges
 from consensus.engines.native.peers import Peers, removal_of
 from consensus.engines.native.questions import Questions
 from consensus.engines.native.repair import remedy_for
+from consensus.engines.native.streams import SnapshotStreams
 from consensus.errors import (
     ConfigError,
-    ConsensusError,
     DataDamaged,
     NotLeader,
     ProposalDropped,
@@ -41,20 +41,18 @@ from consensus.errors import (
 from consensus.raft.config import CoreConfig
 from consensus.raft.configuration import Configuration, InvalidConfiguration
 from consensus.raft.invariants import InvariantViolated
-from consensus.raft.messages import AnyMessage, InstallSnapshot, SnapshotMeta
+from consensus.raft.messages import AnyMessage, InstallSnapshot
 from consensus.stats import Durations, EngineStats
 from consensus.storage.directory import DataDirectory
 from consensus.storage.files import RealFileSystem
 from consensus.storage.segments import numbers_in
-from consensus.storage.snapshots import StoredMeta
 from consensus.transport import wire_pb2 as wire
-from consensus.transport.codec import BadFrame, EntryPacker, from_wire, to_wire
-from consensus.transport.tcp import ChunkReader, TcpTransport, TransportConfig
+from consensus.transport.codec import EntryPacker, from_wire, to_wire
+from consensus.transport.streams import SnapshotSink
+from consensus.transport.tcp import TcpTransport, TransportConfig
 from consensus.types import EngineStatus, MemberChange, NodeId, Proposal, Role
 
 log = structlog.get_logger(__name__)
-
-STREAM_FAILURES: Final = (OSError, BadFrame, asyncio.IncompleteReadError, ConsensusError)
 
 LATE_TICKS_MAX: Final = 3
 """Ticks made up for after the loop was held: more would depose a leader for our own pause."""
@@ -143,10 +141,10 @@ class NativeEngine(Engine):
         self._tasks: set[asyncio.Task[None]] = set()
         self._snapshot_task: asyncio.Task[None] | None = None
         self._restore_task: asyncio.Task[None] | None = None
-        self._streaming: set[NodeId] = set()
         self._questions = Questions(self._transport, self._answer)
         self._peers: Peers
         self._changes: MemberChanges
+        self._streams: SnapshotStreams
         self._pump_handle: asyncio.Handle | None = None
         self._tick_handle: asyncio.TimerHandle | None = None
         self._tick_due = 0.0
@@ -187,6 +185,9 @@ class NativeEngine(Engine):
                 self._removed,
             )
             self._changes = MemberChanges(driver, self._transport, self._tick_s / 4, self._wake)
+            self._streams = SnapshotStreams(
+                driver, self._transport, self._spawn, self._wake, self._halt
+            )
             self._driver = driver
             await self._transport.start(self._peers)
         except BaseException:
@@ -383,37 +384,10 @@ class NativeEngine(Engine):
         """A peer's connection ended: if it was the leader's, it probably died."""
         stand_soon(lambda: self._driver, peer, self._tick_s, self._wake)
 
-    async def snapshot_incoming(
-        self, sender: NodeId, term: int, header: wire.Snapshot, chunks: ChunkReader
-    ) -> None:
-        """Write a peer's snapshot aside, then give it to the core."""
-        driver = self._running()
-        try:
-            configuration = Configuration.decode(header.configuration)
-        except InvalidConfiguration as error:
-            raise ConfigError(str(error)) from error
-        meta = StoredMeta(
-            SnapshotMeta(header.index, header.term, configuration),
-            header.command_index,
-            header.clock_ms,
-        )
-        if header.index <= driver.core.commit_index:
-            raise ConfigError(f"already at index {driver.core.commit_index}")
-        writer = driver.snapshots.writer(meta)
-        finished = False
-        try:
-            while (chunk := await chunks()) is not None:
-                writer.write(chunk)
-            writer.finish()
-            finished = True
-        finally:
-            if not finished:
-                writer.abort()
-        driver.receive_snapshot(
-            InstallSnapshot(sender=sender, receiver=self._node_id, term=term, snapshot=meta.raft),
-            meta,
-        )
-        self._pump()
+    def snapshot_incoming(self, sender: NodeId, term: int, header: wire.Snapshot) -> SnapshotSink:
+        """A peer begins to send a snapshot."""
+        self._running()
+        return self._streams.receive(sender, term, header)
 
     # -- inside -------------------------------------------------------------------------------
 
@@ -462,37 +436,9 @@ class NativeEngine(Engine):
 
     def _send(self, message: AnyMessage) -> None:
         if isinstance(message, InstallSnapshot):
-            if message.receiver not in self._streaming:
-                self._streaming.add(message.receiver)
-                self._spawn(self._stream_snapshot(message.receiver))
+            self._streams.send(message.receiver)
             return
         self._transport.send(message.receiver, to_wire(message, self._packer))
-
-    async def _stream_snapshot(self, peer: NodeId) -> None:
-        driver = self._running()
-        arrived = False
-        try:
-            meta, chunks, release = driver.outgoing_snapshot()
-            log.info("sending a snapshot", peer=peer, index=meta.raft.index)
-            try:
-                header = wire.Snapshot(
-                    index=meta.raft.index,
-                    term=meta.raft.term,
-                    configuration=meta.raft.configuration.encode(),
-                    clock_ms=meta.clock_ms,
-                    command_index=meta.command_index,
-                )
-                await self._transport.send_snapshot(peer, driver.core.term, header, chunks)
-                arrived = True
-            finally:
-                release()
-        except STREAM_FAILURES as error:
-            log.warning("a snapshot did not arrive", peer=peer, reason=str(error))
-        finally:
-            self._streaming.discard(peer)
-            if self._driver is not None:
-                self._driver.core.snapshot_reported(peer, arrived=arrived)
-                self._wake()
 
     async def _read_once(self, timeout_s: float) -> int | None:
         driver = self._running()

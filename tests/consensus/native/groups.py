@@ -54,14 +54,8 @@ class Group:
 
     async def start(self, name: str) -> None:
         """Start a member."""
-        engine = NativeEngine(
-            name,
-            self.addresses,
-            self.directory / name,
-            election_timeout_ms=300,
-            heartbeat_interval_ms=50,
-            **self.settings,
-        )
+        settings = {"election_timeout_ms": 300, "heartbeat_interval_ms": 50, **self.settings}
+        engine = NativeEngine(name, self.addresses, self.directory / name, **settings)
         node = Node(self.machine(name), engine)
         await node.start()
         self.nodes[name] = node
@@ -113,7 +107,13 @@ class Group:
 @asynccontextmanager
 async def group(directory: Path, **settings: Any) -> AsyncIterator[Group]:
     """Three members with a leader."""
-    running = Group(directory, **settings)
+    async with started(Group(directory, **settings)) as running:
+        yield running
+
+
+@asynccontextmanager
+async def started(running: Group) -> AsyncIterator[Group]:
+    """Start every member of a group, wait for a leader, and stop them all in the end."""
     try:
         for name in NAMES:
             await running.start(name)
