@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := consensus statemachines kvstore chaos
 PYTEST_ARGS ?=
+# The tests start hundreds of processes; without files of bytecode each compiles every module again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 

@@ -36,7 +36,7 @@ from chaos.shrink.cli import shrink
 from chaos.sim.cli import sim
 from chaos.sim.exhaustive.cli import explore
 from chaos.sim.mutants import mutants
-from chaos.toxid.server import serve
+from chaos.toxid.cli import toxid
 from chaos.verdict import Verdict, worst
 from chaos.workloads.base import Workload, WorkloadFailed, WorkloadOptions
 from chaos.workloads.registry import WORKLOADS, find_workload
@@ -70,6 +70,7 @@ main.add_command(mutants)
 main.add_command(report)
 main.add_command(calibrate_command)
 main.add_command(matrix)
+main.add_command(toxid)
 
 
 def _parse_faults(text: str) -> list[tuple[str, ...]]:
@@ -340,30 +341,6 @@ def check(history: Path, as_json: bool) -> None:
     else:
         Console(quiet=False).report(result)
     sys.exit(EXIT_CODES[result.verdict])
-
-
-@main.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address of the HTTP API.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8474,
-    show_default=True,
-    help="Port of the HTTP API; 0 takes any free one.",
-)
-@click.option("--seed", default=0, show_default=True, help="Makes every random choice repeatable.")
-def toxid(host: str, port: int, seed: int) -> None:
-    """Run a proxy server with Toxiproxy's HTTP API until Ctrl-C."""
-
-    def started(address: str) -> None:
-        click.echo(f"toxid: Toxiproxy's API on http://{address} (seed {seed})")
-
-    try:
-        asyncio.run(serve(host, port, seed, started))
-    except OSError as error:
-        raise click.ClickException(
-            f"cannot listen on {host}:{port}: {error}. Choose another with --port."
-        ) from error
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
-import yaml
 
 from consensus.errors import ConfigError
 from kvstore.flags import FLAGS, KNOWN, Support
@@ -147,6 +146,8 @@ def _from_environment(environment: Mapping[str, str], warnings: list[str]) -> di
 
 
 def _from_file(path: Path) -> dict[str, str]:
+    import yaml  # few servers have such a file; the others start faster without
+
     try:
         document = yaml.safe_load(path.read_text())
     except OSError as error:

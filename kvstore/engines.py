@@ -1,4 +1,8 @@
-"""The engine that ``--engine`` names, built from the server's settings."""
+"""The engine that ``--engine`` names, built from the server's settings.
+
+A server runs one engine, so each is imported where it is built: the other one's modules would make
+every start slower.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,6 @@ from pathlib import Path
 from typing import Final
 
 from consensus.engine import Engine
-from consensus.engines.conversion import pysyncobj_to_native
-from consensus.engines.local import LocalEngine
-from consensus.engines.native import NativeEngine
-from consensus.engines.native.bootstrap import from_backup, write_beginning
-from consensus.engines.pysyncobj import PySyncObjEngine
-from consensus.engines.pysyncobj.bootstrap import write_base
 from consensus.errors import ConfigError, StorageError
 from consensus.peerdial import PEER_DIAL_VARIABLE, read_peer_dial
 from consensus.types import NodeId
@@ -40,6 +38,8 @@ def build_engine(config: ServerConfig, identity: Identity, directory: Path) -> E
         ConfigError: an address or the password file cannot be used.
     """
     if config.engine == "local":
+        from consensus.engines.local import LocalEngine
+
         return LocalEngine(identity.node_id)
     founders = identity.founders.values()
     members = {node_of(founder.id): founder.address for founder in founders}
@@ -56,6 +56,8 @@ def build_engine(config: ServerConfig, identity: Identity, directory: Path) -> E
                 "--peer-password-file is for --engine pysyncobj; between native members nothing is "
                 "encrypted yet: let them talk over a private network or a tunnel"
             )
+        from consensus.engines.native import NativeEngine
+
         return NativeEngine(
             identity.node_id,
             members,
@@ -73,6 +75,8 @@ def build_engine(config: ServerConfig, identity: Identity, directory: Path) -> E
             learners_max=config.learners_max,
             force_new_cluster=config.force_new_cluster,
         )
+    from consensus.engines.pysyncobj import PySyncObjEngine
+
     return PySyncObjEngine(
         identity.node_id,
         members,
@@ -99,6 +103,8 @@ def convert_log(
     """
     if (found, config.engine) not in CONVERSIONS:
         raise StorageError(f"there is no conversion from {found} to {config.engine}")
+    from consensus.engines.conversion import pysyncobj_to_native
+
     members = {node_of(each.id): each.address for each in identity.founders.values()}
     return pysyncobj_to_native(
         source, target, config.cluster_token, identity.node_id, members, _contexts(identity)
@@ -124,9 +130,13 @@ def seed_engine(
     """
     members = {node_of(each.id): each.address for each in identity.founders.values()}
     if config.engine == "native":
+        from consensus.engines.native.bootstrap import from_backup, write_beginning
+
         beginning = from_backup(members, _contexts(identity), chunks)
         write_beginning(directory, config.cluster_token, identity.node_id, beginning)
     elif config.engine == "pysyncobj":
+        from consensus.engines.pysyncobj.bootstrap import write_base
+
         write_base(directory, sorted(members), chunks)
     else:
         raise ConfigError(f"--engine {config.engine} keeps no log on disk to restore into")

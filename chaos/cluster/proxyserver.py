@@ -57,7 +57,7 @@ class ProxyServer:
         (port,) = free_ports(1)
         self.address = f"127.0.0.1:{port}"
         if program is None:
-            command = [sys.executable, "-m", "chaos.cli", "toxid", "--port", str(port)]
+            command = [sys.executable, "-m", "chaos.toxid", "--port", str(port)]
             command += ["--seed", str(seed)]
         else:
             command = [program, "-host", "127.0.0.1", "-port", str(port), "-seed", str(seed)]

@@ -8,6 +8,7 @@ events any other watcher must have, and waits for exactly that (``Watcher.caught
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -30,16 +31,34 @@ def in_range(key: bytes, start: bytes, end: bytes) -> bool:
     return key >= start and (end == ALL or key < end)
 
 
+@attrs.frozen(slots=True)
+class Logged:
+    """What decides whether a watcher must be sent an event."""
+
+    revision: int
+    key: bytes
+    put: bool
+
+
 class EventLog:
     """Every event of the oracle, in order: what its watcher of everything was sent."""
 
     def __init__(self) -> None:
         self._source: WatchStream | None = None
+        self._logged: list[Logged] = []
 
     @property
     def events(self) -> list[Any]:
         """All events so far."""
         return self._source.watchers[0].events if self._source else []
+
+    @property
+    def logged(self) -> list[Logged]:
+        """The same in short, taken from each message once: thousands of watchers ask."""
+        for event in self.events[len(self._logged) :]:
+            put = event.type == mvccpb_pb2.Event.PUT
+            self._logged.append(Logged(event.kv.mod_revision, event.kv.key, put))
+        return self._logged
 
     async def follow(self, stream: WatchStream) -> None:
         """Take the oracle's events from a new stream of its own."""
@@ -107,20 +126,23 @@ class Watcher:
         """How many events up to ``revision`` this watcher must have been sent."""
         request = self.request
         start_key = request.key or ALL
-        while self._scanned < len(log.events):
-            event = log.events[self._scanned]
-            if event.kv.mod_revision > revision:
+        logged = log.logged
+        if not self._scanned:  # what is older it was never sent
+            self._scanned = bisect_left(logged, self.start, key=lambda event: event.revision)
+        unwanted = {
+            put: (pb.WatchCreateRequest.NOPUT if put else pb.WatchCreateRequest.NODELETE)
+            in request.filters
+            for put in (True, False)
+        }
+        while self._scanned < len(logged):
+            event = logged[self._scanned]
+            if event.revision > revision:
                 break
             self._scanned += 1
-            filtered = (
-                pb.WatchCreateRequest.NOPUT
-                if event.type == mvccpb_pb2.Event.PUT
-                else pb.WatchCreateRequest.NODELETE
-            ) in request.filters
-            wanted = event.kv.mod_revision >= self.start and not filtered
-            if self.at_compaction and event.kv.mod_revision == self.start:
-                wanted = wanted and event.type == mvccpb_pb2.Event.PUT
-            self._expected += wanted and in_range(event.kv.key, start_key, request.range_end)
+            wanted = event.revision >= self.start and not unwanted[event.put]
+            if self.at_compaction and event.revision == self.start:
+                wanted = wanted and event.put
+            self._expected += wanted and in_range(event.key, start_key, request.range_end)
         return self._expected
 
     def caught_up(self, log: EventLog, revision: int) -> bool:
