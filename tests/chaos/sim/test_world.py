@@ -24,7 +24,7 @@ from consensus.raft.ready import Ready
 from consensus.types import Role
 
 pytestmark = pytest.mark.timeout(600)  # simulations are work, not waiting: slow where CPU is
-EFFECT_SEEDS = 90
+EFFECT_SEEDS = 40
 PLANTED_SEEDS_MAX = 40
 
 
