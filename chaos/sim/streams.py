@@ -74,10 +74,13 @@ class Streams:
         if driver is None or member.streams is not self:
             return
         self._sending.discard(receiver)
-        if end is StreamEnd.BROKE:
-            driver.outgoing.broke(receiver)
-        else:
-            driver.outgoing.ended(receiver)
+        outgoing = driver.outgoing
+        settle = {
+            StreamEnd.ARRIVED: outgoing.arrived,
+            StreamEnd.BROKE: outgoing.broke,
+            StreamEnd.REFUSED: outgoing.refused,
+        }
+        settle[end](receiver)
         driver.core.snapshot_reported(receiver, arrived=end is StreamEnd.ARRIVED)
         member.pump()
 

@@ -193,7 +193,7 @@ class Driver:
     def tick(self) -> None:
         """Let one tick of time pass."""
         self.core.tick()
-        self.outgoing.release_old()
+        self.outgoing.tick()
         self.incoming.discard_covered()
         if self._forwarded:
             self._forget_old_forwards()
@@ -290,7 +290,7 @@ class Driver:
     @property
     def wants_compaction(self) -> bool:
         """Whether the log has grown past its bound."""
-        limit = self._snapshot_entries + self._catch_up_entries
+        limit = self._snapshot_entries + self._catch_up_entries + self.outgoing.held_entries
         return self.log_entries >= limit and not self.restoring
 
     def take_snapshot(self) -> Iterator[None]:
@@ -318,8 +318,9 @@ class Driver:
         self.shorten_to_command(position.index)
 
     def shorten_to_command(self, covered_command: int) -> None:
-        """Drop entries that the machine on disk (or a snapshot file) no longer needs."""
-        keep_from = self._delivered.index - self._catch_up_entries
+        """Drop entries that neither this member's machine nor others' will need."""
+        held = self._catch_up_entries + self.outgoing.held_entries
+        keep_from = self._delivered.index - held
         command = min(covered_command, keep_from)
         if command <= self._numbers.command_at(self.core.log.snapshot.index):
             return

@@ -5,6 +5,9 @@ member whose stream broke is therefore offered the same bytes again, of which it
 frozen machine holds memory, or pages of a database, so it is given back when its member has it, or
 when the member does not come for it in time, or when the log does not go on from it any more.
 
+Meanwhile, and until the member has caught up, the log is not shortened beyond what it needs next:
+under load it would else be behind again when the snapshot has arrived, and never end to be.
+
 Synchronous, like the driver: the engine's sockets and the simulator's network feed from it alike.
 """
 
@@ -23,6 +26,9 @@ from consensus.types import NodeId
 KEPT_ELECTION_TIMEOUTS: Final = 60
 """Election timeouts for which a snapshot is kept after its stream broke."""
 
+HELD_ENTRIES_MAX: Final = 50_000
+"""Entries that the log keeps, at most, for members that a snapshot is to bring up to date."""
+
 Freeze = Callable[[], tuple[StoredMeta, StateSnapshot]]
 
 
@@ -33,8 +39,9 @@ class OutgoingSnapshot:
     id: bytes
     meta: StoredMeta
     _frozen: StateSnapshot
-    kept_since: int | None = None
-    """The tick at which its stream broke; None while it is sent."""
+    ended: int | None = None
+    """The tick at which its stream ended; None while it is sent."""
+    arrived: bool = False
 
     def chunks(self) -> Iterator[bytes]:
         """Yield all of it, from the beginning."""
@@ -64,20 +71,32 @@ class OutgoingSnapshots:
         self._closed = False
         self._snapshots: dict[NodeId, OutgoingSnapshot] = {}
 
+    @property
+    def held_entries(self) -> int:
+        """How many applied entries members that are sent a snapshot still need, at most."""
+        core = self._core
+        if not self._snapshots or not core.is_leader:
+            return 0
+        needed = min(
+            max(snapshot.meta.raft.index, self._matched(peer))
+            for peer, snapshot in self._snapshots.items()
+        )
+        return min(max(0, core.applied_index - needed), HELD_ENTRIES_MAX)
+
     def open(self, peer: NodeId) -> OutgoingSnapshot:
         """Return what to send to a member: what it has begun to receive, or a new snapshot.
 
-        Each call must be followed by ``broke`` or ``ended``.
+        Each call must be followed by ``broke``, ``refused`` or ``arrived``.
 
         Raises:
             ReadFailed: this member's own machine is still being restored.
         """
         kept = self._snapshots.get(peer)
         if kept is not None:
-            if kept.meta.raft.index >= self._core.log.snapshot.index:
-                kept.kept_since = None
+            if not kept.arrived and kept.meta.raft.index >= self._core.log.snapshot.index:
+                kept.ended = None
                 return kept
-            self.ended(peer)
+            self._forget(peer)
         meta, frozen = self._freeze()
         self._frozen += 1
         name = f"{self._core.node_id}/{self._life}/{self._frozen}".encode()
@@ -87,29 +106,50 @@ class OutgoingSnapshots:
     def broke(self, peer: NodeId) -> None:
         """The stream to a member broke: keep the snapshot for the next one."""
         if self._closed:
-            self.ended(peer)
+            self._forget(peer)
         else:
-            self._snapshots[peer].kept_since = self._core.now_ticks
+            self._snapshots[peer].ended = self._core.now_ticks
 
-    def ended(self, peer: NodeId) -> None:
-        """A member has its snapshot, or refused it: give it back."""
-        self._snapshots.pop(peer).release()
+    def refused(self, peer: NodeId) -> None:
+        """A member does not want its snapshot, or it cannot be read."""
+        self._forget(peer)
 
-    def release_old(self) -> None:
-        """Give back what nobody has come for in time."""
-        if self._snapshots:
-            self._release_kept(self._core.now_ticks - self._kept_ticks)
+    def arrived(self, peer: NodeId) -> None:
+        """A member has its snapshot: give it back. What follows it in the log is still needed."""
+        snapshot = self._snapshots[peer]
+        snapshot.release()
+        snapshot.arrived = True
+        snapshot.ended = self._core.now_ticks
+
+    def tick(self) -> None:
+        """Give back what nobody has come for in time; forget who has caught up."""
+        if not self._snapshots:
+            return
+        core = self._core
+        self._forget_ended(core.now_ticks - self._kept_ticks)
+        for peer, snapshot in list(self._snapshots.items()):
+            if snapshot.arrived and self._matched(peer) >= core.commit_index:
+                self._forget(peer)
 
     def release_kept(self) -> None:
         """Give back everything that is not being sent now."""
-        self._release_kept(self._core.now_ticks)
+        self._forget_ended(self._core.now_ticks)
 
     def close(self) -> None:
         """Keep nothing any more."""
         self._closed = True
         self.release_kept()
 
-    def _release_kept(self, until: int) -> None:
+    def _matched(self, peer: NodeId) -> int:
+        progress = self._core.progress.get(peer)
+        return progress.match_index if progress is not None else self._core.applied_index
+
+    def _forget_ended(self, until: int) -> None:
         for peer, snapshot in list(self._snapshots.items()):
-            if snapshot.kept_since is not None and snapshot.kept_since <= until:
-                self.ended(peer)
+            if snapshot.ended is not None and snapshot.ended <= until:
+                self._forget(peer)
+
+    def _forget(self, peer: NodeId) -> None:
+        snapshot = self._snapshots.pop(peer)
+        if not snapshot.arrived:
+            snapshot.release()

@@ -111,22 +111,20 @@ class SnapshotStreams:
             clock_ms=meta.clock_ms,
             command_index=meta.command_index,
         )
-        broke = False
+        settle = outgoing.refused
         try:
             term = self._driver.core.term
             await self._transport.send_snapshot(peer, term, header, snapshot.chunks())
-            return True
+            settle = outgoing.arrived
         except STREAM_FAILURES as error:
-            broke = True
-            log.warning("a snapshot broke off", peer=peer, reason=str(error) or repr(error))
+            settle = outgoing.broke
+            reason = str(error) or repr(error)
+            log.warning("a snapshot broke off", peer=peer, reason=reason)
         except ConsensusError as error:
             log.warning("a snapshot did not arrive", peer=peer, reason=str(error))
         finally:
-            if broke:
-                outgoing.broke(peer)
-            else:
-                outgoing.ended(peer)
-        return False
+            settle(peer)
+        return settle == outgoing.arrived
 
 
 class Sink:

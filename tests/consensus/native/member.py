@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from consensus.engine import EngineHost
 from consensus.engines.native.driver import Driver, encode_proposal
@@ -14,9 +15,12 @@ from consensus.raft.configuration import Configuration
 from consensus.raft.messages import (
     AnyMessage,
     AppendEntries,
+    AppendEntriesResponse,
     EntryKind,
     InstallSnapshot,
     LogEntry,
+    PreVoteResponse,
+    RequestVoteResponse,
 )
 from consensus.statemachine import BytesSnapshot, StateSnapshot
 from consensus.storage.snapshots import StoredMeta
@@ -93,6 +97,7 @@ class Member:
         bootstrap: Configuration = ABC,
         incarnation: int = 1,
         catch_up_entries: int = 0,
+        snapshot_entries: int = 10_000,
         distrust: str = "",
     ) -> None:
         self.log_files = log_files or MemoryFiles()
@@ -110,6 +115,7 @@ class Member:
             segment_bytes=SEGMENT_BYTES,
             incarnation=incarnation,
             catch_up_entries=catch_up_entries,
+            snapshot_entries=snapshot_entries,
             distrust=distrust,
         )
         self.driver.pump()
@@ -173,3 +179,37 @@ def command(index: int, term: int, text: str = "") -> LogEntry:
 def noop(index: int, term: int) -> LogEntry:
     """A new leader's first entry."""
     return LogEntry(index, term, EntryKind.NOOP, b"")
+
+
+def leader(**settings: Any) -> Member:
+    """Member "b" leads "a" and "c" in term 1."""
+    member = Member("b", **settings)
+    core = member.driver.core
+    core.now_ticks = 100
+    core.campaign()
+    member.driver.pump()
+    member.receive(PreVoteResponse(sender="a", receiver="b", term=1, granted=True))
+    member.receive(RequestVoteResponse(sender="a", receiver="b", term=1, granted=True))
+    assert core.is_leader
+    acknowledge(member)
+    return member
+
+
+def acknowledge(member: Member, peer: str = "a") -> None:
+    """A member of the leader's has everything."""
+    core = member.driver.core
+    member.receive(
+        AppendEntriesResponse(
+            sender=peer,
+            receiver="b",
+            term=core.term,
+            success=True,
+            match_index=core.log.last_index,
+        )
+    )
+
+
+def propose(member: Member, *sequences: int) -> None:
+    """Propose commands by number, all in one turn."""
+    member.driver.propose([proposal(sequence) for sequence in sequences])
+    member.driver.pump()

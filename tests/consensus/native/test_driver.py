@@ -8,20 +8,24 @@ from consensus.errors import NotLeader, OutcomeUnknown, ProposalDropped, QueueFu
 from consensus.raft.configuration import Configuration
 from consensus.raft.messages import (
     AppendEntries,
-    AppendEntriesResponse,
     EntryKind,
     Heartbeat,
     HeartbeatResponse,
     LogEntry,
-    PreVoteResponse,
     Propose,
     ProposeRejected,
     ReadIndex,
     ReadIndexResponse,
-    RequestVoteResponse,
 )
 from consensus.types import Role
-from tests.consensus.native.member import Member, command, noop, proposal
+from tests.consensus.native.member import (
+    Member,
+    acknowledge,
+    command,
+    leader,
+    noop,
+    propose,
+)
 
 
 def alone() -> Member:
@@ -30,38 +34,6 @@ def alone() -> Member:
     member.driver.pump()
     assert member.driver.core.is_leader
     return member
-
-
-def leader() -> Member:
-    """Member "b" leads "a" and "c" in term 1."""
-    member = Member("b")
-    core = member.driver.core
-    core.now_ticks = 100
-    core.campaign()
-    member.driver.pump()
-    member.receive(PreVoteResponse(sender="a", receiver="b", term=1, granted=True))
-    member.receive(RequestVoteResponse(sender="a", receiver="b", term=1, granted=True))
-    assert core.is_leader
-    acknowledge(member)
-    return member
-
-
-def acknowledge(member: Member, peer: str = "a") -> None:
-    core = member.driver.core
-    member.receive(
-        AppendEntriesResponse(
-            sender=peer,
-            receiver="b",
-            term=core.term,
-            success=True,
-            match_index=core.log.last_index,
-        )
-    )
-
-
-def propose(member: Member, *sequences: int) -> None:
-    member.driver.propose([proposal(sequence) for sequence in sequences])
-    member.driver.pump()
 
 
 def test_a_group_of_one_applies_what_it_proposes() -> None:

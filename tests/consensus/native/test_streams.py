@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 from chaos.toxid.registry import Registry
+from consensus.engines.native import outgoing
 from consensus.engines.native.incoming import Announcement, IncomingSnapshots, Reception
 from consensus.engines.native.outgoing import OutgoingSnapshots
 from consensus.errors import SnapshotRefused
@@ -19,7 +20,15 @@ from consensus.statemachine import BytesSnapshot, StateSnapshot
 from consensus.storage.records import crc32c
 from consensus.storage.snapshots import StoredMeta
 from tests.consensus.native.groups import NAMES, PATIENCE_S, Group, started
-from tests.consensus.native.member import ABC, Member, command, noop
+from tests.consensus.native.member import (
+    ABC,
+    Member,
+    acknowledge,
+    command,
+    leader,
+    noop,
+    propose,
+)
 from tests.interop import free_ports
 from tests.waiting import wait_until
 
@@ -37,9 +46,8 @@ def temporary(member: Member) -> list[str]:
     return [name for name in member.snapshot_files.names() if name.endswith(".tmp")]
 
 
-@pytest.fixture
-def member() -> Member:
-    """A follower with a short log."""
+def follower() -> Member:
+    """A follower with a short log, in term 2."""
     member = Member()
     member.append((0, 0), noop(1, 1), command(2, 1), term=2, commit=2)
     return member
@@ -63,7 +71,8 @@ def installed(member: Member) -> list[str]:
 # -- receiving --------------------------------------------------------------------------------
 
 
-def test_a_stream_goes_on_where_the_last_one_broke_off(member: Member) -> None:
+def test_a_stream_goes_on_where_the_last_one_broke_off() -> None:
+    member = follower()
     half_received(member)
     second = member.driver.incoming.begin(announced())
     assert second.offset == HALF
@@ -75,50 +84,42 @@ def test_a_stream_goes_on_where_the_last_one_broke_off(member: Member) -> None:
     assert member.again().host.commands == json.loads(DATA)
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
+def test_another_snapshot_throws_away_what_came_of_the_last_one() -> None:
+    elsewhere = StoredMeta(SnapshotMeta(60, 3, ABC), 50, 6_000)
+    for other in (
         announced(b"a/1/2"),
         announced(meta=attrs.evolve(META, command_index=41)),
-        announced(b"b/1/1", term=3, meta=StoredMeta(SnapshotMeta(60, 3, ABC), 50, 6_000)),
-    ],
-)
-def test_another_snapshot_throws_away_what_came_of_the_last_one(
-    member: Member, other: Announcement
-) -> None:
-    half_received(member)
-    kept = temporary(member)
-    assert len(kept) == 1
-    reception = member.driver.incoming.begin(other)
-    assert reception.offset == 0
-    assert len(temporary(member)) == 1 and temporary(member) != kept
+        announced(b"b/1/1", term=3, meta=elsewhere),
+    ):
+        member = follower()
+        half_received(member)
+        kept = temporary(member)
+        assert len(kept) == 1
+        assert member.driver.incoming.begin(other).offset == 0
+        assert len(temporary(member)) == 1 and temporary(member) != kept
 
 
-@pytest.mark.parametrize(
-    ("rest", "size", "checksum"),
-    [
+def test_what_is_not_what_was_sent_is_refused_and_not_kept() -> None:
+    for rest, size, checksum in (
         (DATA[HALF:], len(DATA), crc32c(DATA) ^ 1),
         (DATA[HALF:], len(DATA) + 1, crc32c(DATA)),
         (bytes(len(DATA) - HALF), len(DATA), crc32c(DATA)),
         (DATA[HALF:-1], len(DATA), crc32c(DATA)),
-    ],
-    ids=["checksum", "size", "other bytes", "cut short"],
-)
-def test_what_is_not_what_was_sent_is_refused_and_not_kept(
-    member: Member, rest: bytes, size: int, checksum: int
-) -> None:
-    half_received(member)
-    second = member.driver.incoming.begin(announced())
-    second.write(rest)
-    with pytest.raises(SnapshotRefused, match="what arrived is not what was sent"):
-        second.finish(size, checksum)
-    second.close()
-    assert member.snapshot_files.names() == []
-    assert installed(member) == ["2@1"]
-    assert member.driver.incoming.begin(announced()).offset == 0
+    ):
+        member = follower()
+        half_received(member)
+        second = member.driver.incoming.begin(announced())
+        second.write(rest)
+        with pytest.raises(SnapshotRefused, match="what arrived is not what was sent"):
+            second.finish(size, checksum)
+        second.close()
+        assert member.snapshot_files.names() == []
+        assert installed(member) == ["2@1"]
+        assert member.driver.incoming.begin(announced()).offset == 0
 
 
-def test_a_new_stream_takes_over_from_one_that_hangs(member: Member) -> None:
+def test_a_new_stream_takes_over_from_one_that_hangs() -> None:
+    member = follower()
     first = member.driver.incoming.begin(announced())
     first.write(DATA[:HALF])
     second = member.driver.incoming.begin(announced())
@@ -131,7 +132,8 @@ def test_a_new_stream_takes_over_from_one_that_hangs(member: Member) -> None:
     assert installed(member) == json.loads(DATA)
 
 
-def test_a_stream_of_an_earlier_leader_is_refused(member: Member) -> None:
+def test_a_stream_of_an_earlier_leader_is_refused() -> None:
+    member = follower()
     with pytest.raises(SnapshotRefused, match="sent in term 1; this is term 2"):
         member.driver.incoming.begin(announced(term=1))
     later = member.driver.incoming.begin(announced(term=4))
@@ -140,7 +142,8 @@ def test_a_stream_of_an_earlier_leader_is_refused(member: Member) -> None:
     later.write(DATA)
 
 
-def test_a_snapshot_of_what_is_here_already_is_not_wanted_and_not_kept(member: Member) -> None:
+def test_a_snapshot_of_what_is_here_already_is_not_wanted_and_not_kept() -> None:
+    member = follower()
     early = attrs.evolve(META, raft=SnapshotMeta(2, 1, ABC))
     with pytest.raises(SnapshotRefused, match="already at index 2"):
         member.driver.incoming.begin(announced(meta=early))
@@ -154,7 +157,8 @@ def test_a_snapshot_of_what_is_here_already_is_not_wanted_and_not_kept(member: M
         reception.write(DATA[HALF:])
 
 
-def test_a_restart_forgets_what_was_not_finished(member: Member) -> None:
+def test_a_restart_forgets_what_was_not_finished() -> None:
+    member = follower()
     half_received(member)
     again = member.again()
     assert temporary(again) == []
@@ -172,6 +176,12 @@ class Frozen(BytesSnapshot):
 
     def release(self) -> None:
         Frozen.released += 1
+
+
+@pytest.fixture
+def member() -> Member:
+    """A follower: what is told here is the same on a leader."""
+    return follower()
 
 
 @pytest.fixture
@@ -193,7 +203,7 @@ def test_a_member_whose_stream_broke_is_offered_the_same_bytes(sending: Outgoing
     again = sending.open("c")
     assert (again.id, again.meta) == (first.id, first.meta)
     assert b"".join(again.chunks()) == DATA
-    sending.ended("c")
+    sending.refused("c")
     assert Frozen.released == 1
     assert sending.open("c").id != first.id
 
@@ -205,10 +215,10 @@ def test_a_snapshot_is_given_back_when_nobody_comes_for_it(
     first = sending.open("c")
     sending.broke("c")
     for ticks in range(3):
-        sending.release_old()
+        sending.tick()
         assert Frozen.released == 0, f"after {ticks} ticks"
         member.driver.core.tick()
-    sending.release_old()
+    sending.tick()
     assert Frozen.released == 1, "and what is being sent is not given back"
     assert sending.open("c").id != first.id
 
@@ -233,6 +243,45 @@ def test_nothing_is_kept_once_the_member_takes_no_part_any_more(sending: Outgoin
     assert Frozen.released == 1
     sending.broke("c")
     assert Frozen.released == 2
+
+
+def go_on(member: Member, *sequences: int) -> None:
+    """Have commands committed without "c"."""
+    propose(member, *sequences)
+    acknowledge(member)
+
+
+def test_the_log_keeps_what_a_member_needs_after_its_snapshot() -> None:
+    """Under load it would else be behind again each time that one has arrived."""
+    member = leader(snapshot_entries=10)
+    driver, log = member.driver, member.driver.core.log
+    go_on(member, *range(1, 6))
+    snapshot = driver.outgoing.open("c")
+    go_on(member, *range(6, 31))
+    assert not driver.wants_compaction
+    driver.shorten_to_command(30)
+    assert log.snapshot.index == snapshot.meta.raft.index
+    driver.outgoing.arrived("c")
+    go_on(member, *range(31, 41))
+    driver.shorten_to_command(40)
+    assert log.snapshot.index == snapshot.meta.raft.index, "it has the snapshot, and not the rest"
+    acknowledge(member, "c")
+    driver.tick()
+    assert driver.wants_compaction
+    driver.shorten_to_command(40)
+    assert log.snapshot.index == log.last_index, "it has caught up"
+
+
+def test_the_log_does_not_grow_without_bound_for_a_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outgoing, "HELD_ENTRIES_MAX", 12)
+    member = leader(snapshot_entries=10)
+    go_on(member, *range(1, 6))
+    member.driver.outgoing.open("c")
+    go_on(member, *range(6, 31))
+    assert member.driver.wants_compaction
+    member.driver.shorten_to_command(30)
+    log = member.driver.core.log
+    assert log.snapshot.index == log.last_index - 12
 
 
 # -- a running group --------------------------------------------------------------------------

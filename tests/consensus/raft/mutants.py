@@ -77,7 +77,8 @@ class Mutant:
 
 RAFT = "consensus.raft."
 STORAGE = "consensus.storage."
-DRIVER = "consensus.engines.native.driver:Driver."
+NATIVE = "consensus.engines.native."
+DRIVER = NATIVE + "driver:Driver."
 
 MUTANTS = (
     Mutant(
@@ -516,6 +517,27 @@ MUTANTS = (
         "self._file.sync()",
         "pass",
         "storage.test_snapshots:test_every_crash_leaves_the_old_newest_or_the_new_one_whole",
+    ),
+    Mutant(
+        "goes on with a snapshot that is another one",
+        NATIVE + "incoming:IncomingSnapshots.begin",
+        "(unfinished.id, unfinished.meta) != (announced.id, announced.meta)",
+        "False",
+        "native.test_streams:test_another_snapshot_throws_away_what_came_of_the_last_one",
+    ),
+    Mutant(
+        "takes a received snapshot without looking at its checksum",
+        NATIVE + "incoming:Reception.finish",
+        "(size, checksum) != (unfinished.size, unfinished.checksum)",
+        "size != unfinished.size",
+        "native.test_streams:test_what_is_not_what_was_sent_is_refused_and_not_kept",
+    ),
+    Mutant(
+        "shortens the log under a snapshot that is on its way",
+        DRIVER + "shorten_to_command",
+        " + self.outgoing.held_entries",
+        "",
+        "native.test_streams:test_the_log_keeps_what_a_member_needs_after_its_snapshot",
     ),
 )
 
