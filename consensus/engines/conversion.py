@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from consensus.engines.native.bootstrap import Beginning, write_beginning
-from consensus.engines.native.driver import encode_proposal
+from consensus.engines.native.proposals import encode_proposal
 from consensus.engines.pysyncobj.export import ExportedLog, exported
 from consensus.raft.configuration import Configuration
 from consensus.raft.messages import EntryKind, LogEntry, SnapshotMeta

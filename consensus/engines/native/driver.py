@@ -6,101 +6,47 @@ send what promises nothing, write and sync the log, send what promises, apply wh
 
 The sync is done inline. That costs the loop a fraction of a millisecond a batch, and a disk that
 stalls stops this member's heartbeats by itself, so that another can lead.
-
-Start-up (see ``Engine.start`` for the rule). What is on disk is some of: a log with a base, a
-snapshot file, a machine with a position. The machine may go on if the log confirms its position;
-otherwise it is rebuilt from the snapshot file and the log.
 """
 
 from __future__ import annotations
 
 import random
-import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, count
 from typing import Final
-
-import attrs
 
 from consensus import failpoints
 from consensus.engine import EngineHost
 from consensus.engines.native.commands import CommandIndex
 from consensus.engines.native.incoming import IncomingSnapshots
 from consensus.engines.native.outgoing import KEPT_ELECTION_TIMEOUTS, OutgoingSnapshots
-from consensus.engines.native.repair import abstain, from_nothing, open_log
-from consensus.engines.native.restore import HELD_APPLIED, Restore
-from consensus.errors import (
-    ConsensusError,
-    DataDamaged,
-    NotLeader,
-    OutcomeUnknown,
-    ProposalDropped,
-    ReadFailed,
-    StorageError,
+from consensus.engines.native.proposals import (
+    FORWARD_TIMEOUTS_MAX,
+    Proposals,
+    decode_proposal,
 )
+from consensus.engines.native.restore import HELD_APPLIED, Restore
+from consensus.engines.native.startup import StartUp, base_of
+from consensus.errors import DataDamaged, ReadFailed, StorageError
 from consensus.raft.config import CoreConfig
 from consensus.raft.configuration import Configuration, InvalidConfiguration
-from consensus.raft.core import Core
-from consensus.raft.log import RaftLog
-from consensus.raft.membership import configuration_at, stand_alone
+from consensus.raft.membership import configuration_at
 from consensus.raft.messages import AnyMessage, EntryKind, InstallSnapshot, LogEntry, SnapshotMeta
-from consensus.raft.ready import HardState, Ready
+from consensus.raft.ready import Ready
 from consensus.statemachine import StateSnapshot
 from consensus.storage.files import FileSystem
-from consensus.storage.records import Base, Record
-from consensus.storage.recovery import Recovered
+from consensus.storage.records import Record
 from consensus.storage.snapshots import SnapshotStore, SnapshotWriter, StoredMeta
 from consensus.storage.wal import SEGMENT_BYTES, WriteAheadLog
-from consensus.types import Committed, Position, Proposal, ProposalId
+from consensus.types import Committed, Position, Proposal
 
-_PROPOSAL: Final = struct.Struct("<QQQQ")
 _new: Final = tuple.__new__
 """Makes a named tuple from its fields in a quarter of the time of a call."""
 
 CATCH_UP_ENTRIES: Final = 5_000
 """Entries kept behind a snapshot, so that a member that was briefly away needs no snapshot."""
 
-FORWARDS_PENDING_MAX: Final = 10_000
-"""Forwarded batches that wait for their entries. The oldest is given up as unknown beyond this."""
-
-FORWARD_TIMEOUTS_MAX: Final = 4
-"""Election timeouts after which a forwarded batch is given up as unknown: the message that carried
-it may be lost while its leader goes on leading."""
-
 ReadDone = Callable[[int | None], None]
-
-
-def encode_proposal(proposal: Proposal) -> bytes:
-    """Return the data of a COMMAND entry: who proposed it, when, and the command."""
-    identity = proposal.id
-    return (
-        _PROPOSAL.pack(identity.member, identity.incarnation, identity.sequence, proposal.clock_ms)
-        + proposal.command
-    )
-
-
-def decode_proposal(data: bytes) -> Proposal:
-    """Read what ``encode_proposal`` wrote."""
-    *identity, clock_ms = _PROPOSAL.unpack_from(data)
-    return _new(Proposal, (_new(ProposalId, identity), clock_ms, data[_PROPOSAL.size :]))
-
-
-@attrs.define(slots=True)
-class _Placed:
-    """A proposal of this node that it appended as the leader."""
-
-    id: ProposalId
-    index: int
-    term: int
-
-
-@attrs.define(slots=True)
-class _Forward:
-    """Proposals of this node that went to the leader of a term together, by sequence; and when."""
-
-    ids: dict[int, ProposalId]
-    term: int
-    sent_tick: int
 
 
 class Driver:
@@ -156,26 +102,30 @@ class Driver:
         self._wal = WriteAheadLog(log_files, group_id=group_id, segment_bytes=segment_bytes)
         self.snapshots = SnapshotStore(snapshot_files, group_id=group_id)
         self.snapshots.open()
-        self.damage = distrust
+        start = StartUp(config, self._wal, self.snapshots, host, bootstrap, prng, group_id)
         try:
-            self.core = self._recover(config, bootstrap, prng)
-            if alone:
-                self._stand_alone(config, prng)
+            started = start.run(distrust, alone=alone)
         except InvalidConfiguration as error:
             self._wal.close()
             raise StorageError(str(error)) from error
         except BaseException:
             self._wal.close()
             raise
+        self.core = started.core
+        self.damage = started.damage
+        self.torn_bytes = started.torn_bytes
+        self._numbers = started.numbers
+        self._delivered = started.delivered
         self._clock_ms = self._delivered.clock_ms
         self._pumping = False
-        self._placed: list[_Placed] = []
-        self._forwarded: dict[int, _Forward] = {}
-        self._request_of: dict[int, int] = {}
-        self._forward_ticks_max = FORWARD_TIMEOUTS_MAX * config.election_timeout_ticks
-        self._proposer = ProposalId(0, 0, 0)
         # Numbers of an earlier life must not come again: the leader may remember them.
-        self._request = int(incarnation) << 32
+        self._requests = count((int(incarnation) << 32) + 1)
+        self._proposals = Proposals(
+            self.core,
+            host,
+            self._requests,
+            FORWARD_TIMEOUTS_MAX * config.election_timeout_ticks,
+        )
         self._reads: dict[int, ReadDone] = {}
         self._confirmed_reads: list[tuple[int, ReadDone]] = []
         self._received: StoredMeta | None = None
@@ -195,8 +145,7 @@ class Driver:
         self.core.tick()
         self.outgoing.tick()
         self.incoming.discard_covered()
-        if self._forwarded:
-            self._forget_old_forwards()
+        self._proposals.tick()
 
     def receive(self, message: AnyMessage) -> None:
         """Take in a message of another member."""
@@ -211,38 +160,14 @@ class Driver:
 
     def propose(self, proposals: Sequence[Proposal]) -> None:
         """Append proposals, or forward them to the leader, or say that neither can be."""
-        if not proposals:
-            return
-        data = [encode_proposal(proposal) for proposal in proposals]
-        if self.core.is_leader:
-            try:
-                index = self.core.propose(data)
-            except ProposalDropped as error:
-                self._drop(proposals, error)
-                return
-            term = self.core.term
-            self._placed.extend(
-                _Placed(proposal.id, index + number, term)
-                for number, proposal in enumerate(proposals)
-            )
-            return
-        self._request += 1
-        if self.core.forward(self._request, data):
-            ids = {proposal.id.sequence: proposal.id for proposal in proposals}
-            self._forwarded[self._request] = _Forward(ids, self.core.term, self.core.now_ticks)
-            self._request_of.update(dict.fromkeys(ids, self._request))
-            self._proposer = proposals[0].id
-            if len(self._forwarded) > FORWARDS_PENDING_MAX:
-                self._forget_forward(next(iter(self._forwarded)))
-        else:
-            self._drop(proposals, NotLeader(None, "no leader is known"))
+        self._proposals.propose(proposals)
 
     def read_index(self, done: ReadDone) -> None:
         """Call ``done`` with an applied index that is safe to read at, or None if it failed."""
-        self._request += 1
-        self._reads[self._request] = done
-        if not self.core.read_index(self._request):
-            del self._reads[self._request]
+        request = next(self._requests)
+        self._reads[request] = done
+        if not self.core.read_index(request):
+            del self._reads[request]
             done(None)
 
     def forget_read(self, done: ReadDone) -> None:
@@ -328,7 +253,7 @@ class Driver:
         covered_place = self._numbers.place_of(covered_command)
         meta = self.core.compact(place)
         self._numbers.rebase(place)
-        self._wal.append([_base_of(meta, command), self.core.hard_state])
+        self._wal.append([base_of(meta, command), self.core.hard_state])
         self._wal.release_before(place)
         self.snapshots.remove_before(covered_place)
 
@@ -371,110 +296,6 @@ class Driver:
         position, frozen = self._host.snapshot()
         return self._meta_at(position), frozen
 
-    def _recover(self, config: CoreConfig, bootstrap: Configuration, prng: random.Random) -> Core:
-        distrust = self.damage
-        recovered, self.damage = open_log(self._wal, bootstrap)
-        self.torn_bytes = recovered.torn_bytes
-        abstain(self._wal, recovered, config.node_id)
-        try:
-            if distrust:
-                raise DataDamaged(distrust)
-            base = self._settle(recovered, bootstrap)
-        except DataDamaged as error:
-            self.damage = str(error)
-            recovered = from_nothing(self._wal, recovered, bootstrap, error)
-            if distrust:
-                self._host.discard(distrust)
-            self.snapshots.clear()
-            base = self._settle(recovered, bootstrap)
-        entries = [entry for entry in recovered.entries if entry.index > base.index]
-        return self._new_core(config, RaftLog(base, entries), recovered.hard_state, prng)
-
-    def _new_core(
-        self, config: CoreConfig, log: RaftLog, hard_state: HardState, prng: random.Random
-    ) -> Core:
-        return Core(
-            config,
-            log,
-            hard_state,
-            prng,
-            applied_index=self._numbers.place_of(self._delivered.index),
-        )
-
-    def _stand_alone(self, config: CoreConfig, prng: random.Random) -> None:
-        """Make this member the only one, durably, before it takes part in anything."""
-        step = stand_alone(self.core)
-        if step is None:
-            return
-        entry, hard_state = step
-        self._wal.append([entry, hard_state])
-        self._numbers.append([entry])
-        log = self.core.log
-        entries = [*log.slice(log.first_index, log.last_index + 1), entry]
-        self.core = self._new_core(config, RaftLog(log.snapshot, entries), hard_state, prng)
-
-    def _settle(self, recovered: Recovered, bootstrap: Configuration) -> SnapshotMeta:
-        """Decide where the machine stands and what the log continues from."""
-        if not recovered.base.configuration:
-            # From its first start on a member knows its group's members from its own disk alone.
-            recovered.base = Base(0, 0, 0, bootstrap.encode())
-            self._wal.append([recovered.base])
-        position = self._host.position()
-        base = recovered.base
-        stored, unusable = self._newest_snapshot(recovered)
-        if stored is not None and not _joins(stored.raft, recovered):
-            # A snapshot was received and the crash came before the log made way for it: what the
-            # log has there, or lacks, was never committed.
-            base = _base_of(stored.raft, stored.command_index)
-            self._wal.start_over(base, recovered.hard_state)
-            recovered.entries.clear()
-            recovered.base = base
-        self._numbers = CommandIndex(base.index, base.command_index)
-        self._numbers.append(recovered.entries)
-        if position.index and not self._confirmed(position, recovered):
-            self._host.discard(
-                f"the machine stands at index {position.index} of term {position.term}, which "
-                f"this log (from {base.index} to {recovered.last_index}) does not confirm"
-            )
-            position = Position()
-        if position.index < base.command_index:
-            if stored is None or stored.raft.index < base.index:
-                raise DataDamaged(
-                    f"the log begins after index {base.index}, and neither the machine nor a "
-                    f"snapshot file reaches that far{unusable}"
-                )
-            self.snapshots.verify(stored.raft)
-            position = Position(
-                stored.command_index, stored.raft.term, stored.clock_ms, self._group_id
-            )
-            for _ in self._host.restore_steps(position, self.snapshots.contents(stored.raft)):
-                pass
-        self._delivered = position
-        return SnapshotMeta(base.index, base.term, Configuration.decode(base.configuration))
-
-    def _newest_snapshot(self, recovered: Recovered) -> tuple[StoredMeta | None, str]:
-        """Return the newest snapshot, verified if it is to take the log's place; or what is wrong.
-
-        One that the log does not go on from was never acknowledged: damaged, it does not matter.
-        """
-        try:
-            stored = self.snapshots.newest()
-            if stored is not None and not _joins(stored.raft, recovered):
-                self.snapshots.verify(stored.raft)
-        except DataDamaged as damage:
-            return None, f" ({damage})"
-        return stored, ""
-
-    def _confirmed(self, position: Position, recovered: Recovered) -> bool:
-        if position.group_id != self._group_id:
-            return False
-        if position.index == recovered.base.command_index:
-            return position.term == recovered.base.term
-        offset = self._numbers.place_of(position.index) - recovered.base.index - 1
-        if not 0 <= offset < len(recovered.entries):
-            return False
-        return recovered.entries[offset].term == position.term
-
     def _handle(self, ready: Ready) -> None:
         for message in ready.messages:
             self._send(message)
@@ -500,7 +321,7 @@ class Driver:
         if ready.committed:
             self._apply(ready.committed)
         for request in ready.rejected_proposals:
-            self._end_forward(request, NotLeader(self.core.leader))
+            self._proposals.rejected(request)
         for read in ready.reads:
             done = self._reads.pop(read.request, None)
             if done is None:
@@ -530,8 +351,7 @@ class Driver:
         if last is None:
             return
         if batch:
-            if self._request_of:
-                self._settle_forwarded(batch)
+            self._proposals.committed(batch)
             failpoints.hit("apply.before")
             self._host.committed(batch)
             failpoints.hit("apply.after")
@@ -541,38 +361,7 @@ class Driver:
             newest = batch[-1]
             self._delivered = Position(newest.index, newest.term, self._clock_ms, self._group_id)
         self.core.applied(last.index)
-        if self._placed:
-            self._settle_placed(last.index)
-        if self._forwarded:
-            self._drop_forwards_before(last.term)
-
-    def _settle_placed(self, applied_index: int) -> None:
-        """A place in the log that went to another entry: that proposal was certainly dropped."""
-        waiting = []
-        for placed in self._placed:
-            if placed.index > applied_index:
-                waiting.append(placed)
-            elif self.core.log.has(placed.index, placed.term):
-                continue  # it was applied and its caller has the result
-            else:
-                self._host.dropped(
-                    placed.id, ProposalDropped("another leader's entry took its place")
-                )
-        self._placed = waiting
-
-    def _settle_forwarded(self, batch: Iterable[Committed]) -> None:
-        """What this node forwarded and now applies needs no other outcome."""
-        proposer = self._proposer
-        for item in batch:
-            identity = item.proposal.id
-            if identity.incarnation != proposer.incarnation or identity.member != proposer.member:
-                continue
-            request = self._request_of.pop(identity.sequence, None)
-            if request is not None:
-                ids = self._forwarded[request].ids
-                del ids[identity.sequence]
-                if not ids:
-                    del self._forwarded[request]
+        self._proposals.applied(last.index, last.term)
 
     def _install(self, snapshot: SnapshotMeta) -> None:
         """The core took a snapshot: first the log makes way for it, then the machine."""
@@ -580,7 +369,7 @@ class Driver:
         if stored is None or stored.raft != snapshot:
             raise DataDamaged(f"the data of the snapshot at index {snapshot.index} is missing")
         self.outgoing.release_kept()  # what they are of is about to be replaced
-        self._wal.start_over(_base_of(snapshot, stored.command_index), self.core.hard_state)
+        self._wal.start_over(base_of(snapshot, stored.command_index), self.core.hard_state)
         self._numbers = CommandIndex(snapshot.index, stored.command_index)
         position = Position(stored.command_index, snapshot.term, stored.clock_ms, self._group_id)
         steps = chain(
@@ -588,47 +377,7 @@ class Driver:
             self._host.restore_steps(position, self.snapshots.contents(snapshot)),
         )
         self._restore = Restore(steps, position)
-        # Whether these are inside the snapshot nobody can tell.
-        covered, self._placed = self._placed, []
-        for placed in covered:
-            self._host.dropped(placed.id, OutcomeUnknown("a snapshot took this log's place"))
-        for request in list(self._forwarded):
-            self._forget_forward(request)
-
-    def _drop_forwards_before(self, term: int) -> None:
-        """What leaders of earlier terms took and committed is applied by now; the rest never is.
-
-        An entry of ``term`` is applied here. Whatever was committed before it stands before it in
-        the log; what an older leader appends, or has appended elsewhere, cannot be committed any
-        more, and leaders of this term or a later one do not take what was sent in an older one.
-        """
-        for request, forward in list(self._forwarded.items()):
-            if forward.term >= term:
-                return
-            self._end_forward(
-                request, ProposalDropped("the leader that it was sent to was replaced before")
-            )
-
-    def _forget_old_forwards(self) -> None:
-        sent_before = self.core.now_ticks - self._forward_ticks_max
-        while self._forwarded:
-            request, oldest = next(iter(self._forwarded.items()))
-            if oldest.sent_tick > sent_before:
-                return
-            self._forget_forward(request)
-
-    def _forget_forward(self, request: int) -> None:
-        self._end_forward(
-            request, OutcomeUnknown("the leader that the proposal was sent to gave no answer")
-        )
-
-    def _end_forward(self, request: int, error: ConsensusError) -> None:
-        forward = self._forwarded.pop(request, None)
-        if forward is None:
-            return
-        for sequence, identity in forward.ids.items():
-            del self._request_of[sequence]
-            self._host.dropped(identity, error)
+        self._proposals.superseded()
 
     def _resolve_reads(self) -> None:
         if self._restore is not None:
@@ -647,18 +396,3 @@ class Driver:
         return StoredMeta(
             SnapshotMeta(place, position.term, configuration), position.index, position.clock_ms
         )
-
-    def _drop(self, proposals: Sequence[Proposal], error: ConsensusError) -> None:
-        for proposal in proposals:
-            self._host.dropped(proposal.id, error)
-
-
-def _joins(snapshot: SnapshotMeta, recovered: Recovered) -> bool:
-    """Whether a log goes on from a snapshot, or begins after it."""
-    return (
-        snapshot.index <= recovered.base.index or recovered.term_at(snapshot.index) == snapshot.term
-    )
-
-
-def _base_of(meta: SnapshotMeta, command_index: int) -> Base:
-    return Base(meta.index, meta.term, command_index, meta.configuration.encode())

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from consensus.engine import EngineHost
-from consensus.engines.native.driver import Driver, encode_proposal
+from consensus.engines.native.driver import Driver
+from consensus.engines.native.proposals import encode_proposal
 from consensus.errors import ConsensusError
 from consensus.raft.config import CoreConfig
 from consensus.raft.configuration import Configuration

@@ -364,14 +364,14 @@ MUTANTS = (
     ),
     Mutant(
         "believes a snapshot that it has not checked",
-        DRIVER + "_newest_snapshot",
-        "self.snapshots.verify(stored.raft)",
+        NATIVE + "startup:StartUp._newest_snapshot",
+        "self._snapshots.verify(stored.raft)",
         "pass",
         "native.test_driver_recovery:test_a_damaged_snapshot_does_not_take_the_logs_place",
     ),
     Mutant(
         "keeps a log that disagrees with a received snapshot",
-        DRIVER + "_settle",
+        NATIVE + "startup:StartUp._settle",
         "not _joins(stored.raft, recovered)",
         "stored.raft.index > recovered.last_index",
         "native.test_driver_recovery:"
@@ -379,7 +379,7 @@ MUTANTS = (
     ),
     Mutant(
         "goes on with a machine that the log does not confirm",
-        DRIVER + "_confirmed",
+        NATIVE + "startup:StartUp._confirmed",
         "return recovered.entries[offset].term == position.term",
         "return True",
         "native.test_driver_recovery:"
