@@ -17,6 +17,7 @@ import attrs
 from consensus.errors import ConfigError
 from kvstore.flags import FLAGS, KNOWN, Support
 from kvstore.goflags import UsageError, parse_duration_s, parse_flags, unknown_flag
+from kvstore.tls import TlsFiles
 from kvstore.urls import Url, check_can_bind, parse_urls
 
 ENGINES: Final = ("native", "pysyncobj", "local")
@@ -27,6 +28,8 @@ QUOTA_ADVISED_MAX_BYTES: Final = 8 * 1024**3
 PROGRESS_INTERVAL_MIN_S: Final = 0.1
 LOG_LEVELS: Final = ("debug", "info", "warn", "error", "dpanic", "panic", "fatal")
 ENVIRONMENT_PREFIX: Final = "ETCD_"
+SECURITY_SECTIONS: Final = {"client-transport-security": "", "peer-transport-security": "peer-"}
+"""Sections of etcd's file, and how the flags begin that their settings stand for."""
 ENVIRONMENT_OTHERS: Final = frozenset({"ETCD_UNSUPPORTED_ARCH"})
 
 
@@ -62,6 +65,7 @@ class ServerConfig:
     cluster_token: str
     engine: str
     peer_password_file: Path | None
+    peer_tls: TlsFiles
     heartbeat_interval_ms: int
     election_timeout_ms: int
     snapshot_count: int
@@ -161,9 +165,8 @@ def _from_file(path: Path) -> dict[str, str]:
         raise ConfigError(f"--config-file: {path} must hold `name: value` lines")
     texts: dict[str, str] = {}
     for name, value in document.items():
-        if name in ("client-transport-security", "peer-transport-security"):
-            if isinstance(value, dict) and any(value.values()):
-                raise ConfigError(f"--config-file: {name} is set, but TLS is not built yet")
+        if name in SECURITY_SECTIONS:
+            texts |= _from_section(path, name, value)
             continue
         if name not in FLAGS:
             message = unknown_flag(str(name), KNOWN).partition(";")
@@ -180,6 +183,23 @@ def _from_file(path: Path) -> dict[str, str]:
             # etcd's file gives durations as whole nanoseconds where the flag has a unit.
             duration = FLAGS[name].kind == "duration" and isinstance(value, int)
             texts[name] = f"{value}ns" if duration else str(value)
+    return texts
+
+
+def _from_section(path: Path, section: str, value: Any) -> dict[str, str]:
+    """Read one of the two sections of etcd's file that name certificates."""
+    if value is None:
+        return {}
+    where = f"--config-file: {path}: {section}"
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where} must hold `name: value` lines")
+    texts = {}
+    for name, setting in value.items():
+        flag = f"{SECURITY_SECTIONS[section]}{name}"
+        if flag not in FLAGS:
+            raise ConfigError(f"{where}: unknown setting {name}")
+        if setting not in (None, "", False):
+            texts[flag] = "true" if setting is True else str(setting)
     return texts
 
 
@@ -200,8 +220,11 @@ def _parse_all(texts: Mapping[str, str], warnings: list[str]) -> Given:
     return Given(values, tuple(warnings))
 
 
-def resolve(given: Given) -> ServerConfig:
+def resolve(given: Given, *, offline: bool = False) -> ServerConfig:
     """Check the settings against each other and complete them.
+
+    Args:
+        offline: for a tool that works on the member's directory: nothing listens or dials.
 
     Raises:
         ConfigError: something is wrong; one line says what.
@@ -209,7 +232,7 @@ def resolve(given: Given) -> ServerConfig:
     warnings = list(given.warnings)
     name = given["name"]
     client_urls = parse_urls(given["listen-client-urls"], "listen-client-urls")
-    peer_urls = parse_urls(given["listen-peer-urls"], "listen-peer-urls")
+    peer_urls = parse_urls(given["listen-peer-urls"], "listen-peer-urls", tls=True)
     check_can_bind(client_urls, "listen-client-urls")
     check_can_bind(peer_urls, "listen-peer-urls")
     metrics_urls: tuple[Url, ...] = ()
@@ -228,6 +251,9 @@ def resolve(given: Given) -> ServerConfig:
     _check_timing(given)
     initial_cluster = _initial_cluster(given, name)
     engine = _one_of(given, "engine", ENGINES)
+    peer_tls = TlsFiles.of(given, "peer-")
+    if not offline:
+        _check_peer_tls(peer_tls, engine, peer_urls, initial_cluster)
     if engine == "local" and len(initial_cluster) > 1:
         raise ConfigError("--engine local is for one member; --initial-cluster names several")
     password = Path(given["peer-password-file"]) if given["peer-password-file"] else None
@@ -260,6 +286,7 @@ def resolve(given: Given) -> ServerConfig:
         cluster_token=given["initial-cluster-token"],
         engine=engine,
         peer_password_file=password,
+        peer_tls=peer_tls,
         heartbeat_interval_ms=given["heartbeat-interval"],
         election_timeout_ms=given["election-timeout"],
         snapshot_count=given["snapshot-count"],
@@ -282,13 +309,19 @@ def resolve(given: Given) -> ServerConfig:
     )
 
 
-def load(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> ServerConfig:
-    """Return the settings of a server started with ``arguments``.
+def load(
+    arguments: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    *,
+    offline: bool = False,
+) -> ServerConfig:
+    """Return the settings of a server started with ``arguments``; ``offline``: see ``resolve``.
 
     Raises:
         UsageError, ConfigError: see ``gather`` and ``resolve``.
     """
-    return resolve(gather(arguments, os.environ if environment is None else environment))
+    given = gather(arguments, os.environ if environment is None else environment)
+    return resolve(given, offline=offline)
 
 
 def _one_of(given: Given, name: str, allowed: Sequence[str]) -> str:
@@ -322,7 +355,8 @@ def _check_timing(given: Given) -> None:
 
 def _initial_cluster(given: Given, name: str) -> dict[str, tuple[Url, ...]]:
     """Return every member's peer URLs, this one's among them as it advertises them."""
-    advertised = parse_urls(given["initial-advertise-peer-urls"], "initial-advertise-peer-urls")
+    flag = "initial-advertise-peer-urls"
+    advertised = parse_urls(given[flag], flag, tls=True)
     text = given["initial-cluster"]
     if not text:
         return {name: advertised}
@@ -333,7 +367,8 @@ def _initial_cluster(given: Given, name: str) -> dict[str, tuple[Url, ...]]:
             raise ConfigError(f"--initial-cluster: expected NAME=PEER_URL, got {part.strip()!r}")
         pairs.setdefault(member, []).append(url)
     members = {
-        member: parse_urls(",".join(urls), "initial-cluster") for member, urls in pairs.items()
+        member: parse_urls(",".join(urls), "initial-cluster", tls=True)
+        for member, urls in pairs.items()
     }
     owners: dict[str, str] = {}
     for member, urls in members.items():
@@ -357,6 +392,32 @@ def _initial_cluster(given: Given, name: str) -> dict[str, tuple[Url, ...]]:
             "must be equal"
         )
     return members
+
+
+def _check_peer_tls(
+    files: TlsFiles, engine: str, listen: Sequence[Url], members: Mapping[str, tuple[Url, ...]]
+) -> None:
+    """Compare the files for https:// between members with the members' URLs."""
+    urls = [*listen, *(url for each in members.values() for url in each)]
+    secure = [url for url in urls if url.scheme == "https"]
+    plain = [url for url in urls if url.scheme != "https"]
+    if secure and plain:
+        raise ConfigError(
+            f"peer URLs must all be https:// or none of them: {secure[0].text} is, {plain[0].text} "
+            "is not"
+        )
+    if secure and engine != "native":
+        raise ConfigError(f"--engine {engine} has no TLS between members: {secure[0].text}")
+    if plain and not files.empty:
+        raise ConfigError(
+            f"certificates for peers are given, but {plain[0].text} is not an https:// URL: what "
+            "members say would not be encrypted"
+        )
+    if secure and (files.cert is None or files.key is None):
+        raise ConfigError(
+            f"TLS key/cert (--peer-cert-file, --peer-key-file) must be provided for peer url "
+            f"{secure[0].text} with HTTPS scheme"
+        )
 
 
 def _auto_compaction(given: Given) -> AutoCompaction:

@@ -18,6 +18,7 @@ from consensus.types import NodeId
 from kvstore.config import ServerConfig
 from kvstore.identity import Identity, node_of
 from kvstore.members import encode_context
+from kvstore.tls import client_context, server_context
 
 CHANGES_MEMBERS: Final = frozenset({"native"})
 """Engines whose members can change while they run, so that one can join."""
@@ -35,7 +36,7 @@ def build_engine(config: ServerConfig, identity: Identity, directory: Path) -> E
         directory: where the engine keeps its log.
 
     Raises:
-        ConfigError: an address or the password file cannot be used.
+        ConfigError: an address, the password file or a certificate cannot be used.
     """
     if config.engine == "local":
         from consensus.engines.local import LocalEngine
@@ -53,9 +54,11 @@ def build_engine(config: ServerConfig, identity: Identity, directory: Path) -> E
     if config.engine == "native":
         if config.peer_password_file is not None:
             raise ConfigError(
-                "--peer-password-file is for --engine pysyncobj; between native members nothing is "
-                "encrypted yet: let them talk over a private network or a tunnel"
+                "--peer-password-file is for --engine pysyncobj; what native members say is "
+                "encrypted with https:// peer URLs and --peer-cert-file, --peer-key-file, "
+                "--peer-trusted-ca-file"
             )
+        tls = config.peer_tls
         from consensus.engines.native import NativeEngine
 
         return NativeEngine(
@@ -74,6 +77,8 @@ def build_engine(config: ServerConfig, identity: Identity, directory: Path) -> E
             strict_reconfig_check=config.strict_reconfig_check,
             learners_max=config.learners_max,
             force_new_cluster=config.force_new_cluster,
+            tls_server=None if tls.empty else server_context(tls),
+            tls_client=None if tls.empty else client_context(tls),
         )
     from consensus.engines.pysyncobj import PySyncObjEngine
 

@@ -225,6 +225,16 @@ USED: Final = (
         "pysyncobj (see the README for what it can lose); "
         "local (one member, in memory: nothing survives a stop)",
     ),
+    Flag("peer-cert-file", "", "string", SECURITY, "certificate of this member (https:// peers)"),
+    Flag("peer-key-file", "", "string", SECURITY, "private key of --peer-cert-file"),
+    Flag("peer-trusted-ca-file", "", "string", SECURITY, "certificates that sign the members'"),
+    Flag(
+        "peer-client-cert-auth",
+        False,
+        "bool",
+        SECURITY,
+        "refuse members without a trusted certificate (implied by --peer-trusted-ca-file)",
+    ),
     Flag(
         "peer-password-file",
         "",
@@ -377,18 +387,28 @@ OTHERS: Final = (
     ),
     *_refused(
         SECURITY,
-        "peer TLS is not built yet; --peer-password-file encrypts the links between members",
-        peer_cert_file=STRING,
-        peer_key_file=STRING,
+        "members have one certificate, for what they dial and what they listen on: give it with "
+        "--peer-cert-file and --peer-key-file",
         peer_client_cert_file=STRING,
         peer_client_key_file=STRING,
-        peer_client_cert_auth=FALSE,
-        peer_trusted_ca_file=STRING,
-        peer_ca_file=STRING,
+    ),
+    *_refused(
+        SECURITY,
+        "a certificate that anybody can make proves nothing; make an authority and a certificate "
+        "for each member (--peer-trusted-ca-file, --peer-cert-file, --peer-key-file)",
         peer_auto_tls=FALSE,
+    ),
+    *_refused(
+        SECURITY,
+        "who has a certificate that --peer-trusted-ca-file signed is trusted: sign members only",
+        peer_ca_file=STRING,
         peer_cert_allowed_cn=STRING,
         peer_cert_allowed_hostname=STRING,
         peer_crl_file=STRING,
+    ),
+    *_no_effect(
+        SECURITY,
+        "the names in a dialling member's certificate are not compared with its address",
         peer_skip_client_san_verification=FALSE,
         experimental_peer_skip_client_san_verification=FALSE,
     ),

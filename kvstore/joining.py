@@ -23,6 +23,7 @@ from kvstore.datadir import Owner, owner_of
 from kvstore.engines import CHANGES_MEMBERS
 from kvstore.identity import Founder, Identity, id_of, identify
 from kvstore.members import decode_context
+from kvstore.tls import client_context
 
 log = structlog.get_logger(__name__)
 
@@ -72,11 +73,12 @@ async def _joined(config: ServerConfig) -> Identity:
         raise ConfigError(
             "--initial-cluster-state existing: --initial-cluster must name the running members too"
         )
+    tls = None if config.peer_tls.empty else client_context(config.peer_tls)
     while True:
         problems = []
         for address in addresses:
             try:
-                members = await ask_members(address, config.cluster_token, ASK_TIMEOUT_S)
+                members = await ask_members(address, config.cluster_token, ASK_TIMEOUT_S, tls)
                 return _found(config, members)
             except (OSError, ConfigError) as error:
                 problems.append(f"{address}: {error}")

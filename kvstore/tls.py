@@ -13,7 +13,7 @@ import os
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Protocol
 
 import attrs
 
@@ -21,6 +21,13 @@ from consensus.errors import ConfigError
 
 CLIENT_PROTOCOLS: Final = ("h2", "http/1.1")
 """What the client port speaks, in the order of preference (ALPN)."""
+
+
+class Settings(Protocol):
+    """Settings by the names of their flags."""
+
+    def __getitem__(self, name: str, /) -> Any:
+        """Return what was given, or the flag's default."""
 
 
 @attrs.frozen(slots=True, kw_only=True)
@@ -40,6 +47,19 @@ class TlsFiles:
     trusted_ca: Path | None = None
     require_client_cert: bool = False
     flags: tuple[str, str, str] = ("--cert-file", "--key-file", "--trusted-ca-file")
+
+    @classmethod
+    def of(cls, settings: Settings, prefix: str = "") -> TlsFiles:
+        """Return the files that a server's settings name by the flags with this prefix."""
+        names = [f"{prefix}{name}" for name in ("cert-file", "key-file", "trusted-ca-file")]
+        cert, key, trusted_ca = (Path(settings[name]) if settings[name] else None for name in names)
+        return cls(
+            cert=cert,
+            key=key,
+            trusted_ca=trusted_ca,
+            require_client_cert=settings[f"{prefix}client-cert-auth"],
+            flags=(f"--{names[0]}", f"--{names[1]}", f"--{names[2]}"),
+        )
 
     @property
     def empty(self) -> bool:

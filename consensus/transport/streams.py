@@ -22,10 +22,20 @@ import google_crc32c
 
 from consensus.errors import ConsensusError, SnapshotRefused
 from consensus.transport import wire_pb2 as wire
-from consensus.transport.codec import PREFIX_BYTES, BadFrame, pack, unpack, unpack_prefix
+from consensus.transport.codec import (
+    FRAME_BYTES_MAX,
+    PREFIX_BYTES,
+    BadFrame,
+    pack,
+    unpack,
+    unpack_prefix,
+)
 
 STALL_TIMEOUT_S: Final = 10.0
 """A stream that does not move for so long has broken; the next one goes on from there."""
+
+TLS_HANDSHAKE: Final = b"\x16\x03"
+"""How a connection of TLS begins."""
 
 Answer = TypeVar("Answer")
 
@@ -137,14 +147,21 @@ async def _receive(
         sink.close()
 
 
-async def read_envelope(reader: asyncio.StreamReader) -> wire.Envelope:
+async def read_envelope(
+    reader: asyncio.StreamReader, bytes_max: int = FRAME_BYTES_MAX
+) -> wire.Envelope:
     """Read one frame.
 
     Raises:
         OSError, asyncio.IncompleteReadError: the connection ended.
-        BadFrame: it is no frame of this protocol.
+        BadFrame: it is no frame of this protocol, or longer than it may be here.
     """
-    length, checksum = unpack_prefix(await reader.readexactly(PREFIX_BYTES))
+    prefix = await reader.readexactly(PREFIX_BYTES)
+    length, checksum = unpack_prefix(prefix)
+    if length > bytes_max:
+        if prefix.startswith(TLS_HANDSHAKE):
+            raise BadFrame("the peer speaks TLS, and this member does not")
+        raise BadFrame(f"a frame of {length} bytes; at most {bytes_max} are allowed here")
     return unpack(await reader.readexactly(length), checksum)
 
 

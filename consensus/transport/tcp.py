@@ -37,6 +37,7 @@ from consensus.transport.streams import (
     receive_snapshot,
     send_snapshot,
 )
+from consensus.transport.tls import tls_failure
 from consensus.types import Member, NodeId
 
 log = structlog.get_logger(__name__)
@@ -45,9 +46,13 @@ QUEUE_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bytes that wait for one peer. More are dropped: the peer is not keeping up."""
 
 DIAL_TIMEOUT_S: Final = 1.0
+TLS_DIAL_TIMEOUT_S: Final = 3.0
+"""With TLS both sides have to compute before a connection is open."""
 RETRY_MIN_S: Final = 0.02
 RETRY_MAX_S: Final = 0.5
 HELLO_TIMEOUT_S: Final = 5.0
+HELLO_BYTES_MAX: Final = 64 * 1024
+"""Of the first frame on a connection: what comes from strangers takes no memory."""
 
 
 class Receiver(Protocol):
@@ -137,7 +142,11 @@ class TcpTransport:
         host, port = split_address(self._config.listen)
         try:
             self._server = await asyncio.start_server(
-                self._accepted, host, port, ssl=self._config.tls_server
+                self._accepted,
+                host,
+                port,
+                ssl=self._config.tls_server,
+                ssl_handshake_timeout=HELLO_TIMEOUT_S if self._config.tls_server else None,
             )
         except OSError as error:
             raise ConfigError(
@@ -237,7 +246,7 @@ class TcpTransport:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(HELLO_TIMEOUT_S):
-            envelope = await read_envelope(reader)
+            envelope = await read_envelope(reader, HELLO_BYTES_MAX)
         hello = envelope.hello
         refusal = self._refusal(envelope)
         removed = not refusal and self._neighbours.was_removed(hello.sender)
@@ -302,8 +311,8 @@ async def ask_members(
     For one that is to join: it knows where members are, but no ids, not even its own.
 
     Raises:
-        OSError: nobody answers there in time, it is no member, or of another cluster (the text
-            says why).
+        OSError: nobody answers there in time, it is no member, of another cluster, or does not
+            shake hands (the text says why).
         ConfigError: ``address`` is not "host:port".
     """
     host, port = split_address(address)
@@ -316,8 +325,9 @@ async def ask_members(
                 welcome = (await read_envelope(reader)).welcome
             finally:
                 writer.close()
-    except (TimeoutError, BadFrame, asyncio.IncompleteReadError) as error:
-        raise OSError(f"{address} gave no answer: {error}") from None
+    except (OSError, BadFrame, asyncio.IncompleteReadError) as error:
+        reason = tls_failure(error) if tls is not None else ""
+        raise OSError(f"{address} gave no answer: {reason or error}") from None
     if welcome.refusal:
         raise OSError(f"{address} refused: {welcome.refusal}")
     return tuple(
@@ -386,8 +396,9 @@ class _Peer:
             OSError: nobody answers there, or we were refused (the text says why).
         """
         host, port = split_address(self.address)
-        async with asyncio.timeout(DIAL_TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(host, port, ssl=self._config.tls_client)
+        tls = self._config.tls_client
+        async with asyncio.timeout(DIAL_TIMEOUT_S if tls is None else TLS_DIAL_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(host, port, ssl=tls)
         hello = wire.Hello(
             version=WIRE_VERSION,
             cluster=self._config.cluster,
@@ -417,11 +428,12 @@ class _Peer:
             try:
                 reader, writer = await self.dial(wire.Hello.MESSAGES)
             except (OSError, TimeoutError, BadFrame, asyncio.IncompleteReadError) as error:
-                self._say_refused(str(error))
+                self._say_refused(error)
                 await asyncio.sleep(pause * (1 + random.random() / 2))
                 pause = min(pause * 2, RETRY_MAX_S)
                 continue
             pause = RETRY_MIN_S
+            self._refused = ""
             self.outlet = Outlet(writer.transport)
             try:
                 self._neighbours.connected(self._peer)
@@ -434,10 +446,17 @@ class _Peer:
                 with contextlib.suppress(OSError):
                     writer.close()
 
-    def _say_refused(self, reason: str) -> None:
-        if "refused:" in reason and reason != self._refused:
+    def _say_refused(self, error: Exception) -> None:
+        """Say once why a peer and this member do not come together; one that is away is no news."""
+        if "refused:" in str(error):
+            event, reason = "a peer refuses this member", str(error)
+        elif self._config.tls_client is not None and tls_failure(error):
+            event, reason = "no TLS connection to a peer", tls_failure(error)
+        else:
+            return
+        if reason != self._refused:
             self._refused = reason
-            log.warning("a peer refuses this member", peer=self._peer, reason=reason)
+            log.warning(event, peer=self._peer, address=self.address, reason=reason)
 
 
 def _reason(error: OSError) -> str:

@@ -66,7 +66,7 @@ def run_convert(arguments: Sequence[str]) -> int:
         complain("convert: say to which engine, for instance: kvstore convert --to native")
         return EXIT_USAGE
     try:
-        print(convert(load(words)))
+        print(convert(load(words, offline=True)))
     except UsageError as error:
         complain(f"{error}\nRun `kvstore --help` for all flags.")
         return EXIT_USAGE

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 from consensus.errors import (
     AddressTaken,
@@ -114,7 +115,7 @@ class ClusterService:
 
     async def member_add(self, request: pb.MemberAddRequest, _: Call) -> pb.MemberAddResponse:
         """Make a place for a new member, which is started afterwards to take it."""
-        urls = _urls(request.peerURLs)
+        urls = self._urls(request.peerURLs)
         texts = sorted(url.text for url in urls)
         # etcd's formula for a member that joins: no cluster token, but the time.
         id = member_id(texts, "", int(time.time()))
@@ -143,7 +144,7 @@ class ClusterService:
         self, request: pb.MemberUpdateRequest, _: Call
     ) -> pb.MemberUpdateResponse:
         """Change where the others reach a member."""
-        urls = _urls(request.peerURLs)
+        urls = self._urls(request.peerURLs)
         context = self._encode([url.text for url in urls])
         await self._change(UpdateMember(node_of(request.ID), urls[0].address, context))
         return self._with_members(pb.MemberUpdateResponse())
@@ -155,6 +156,18 @@ class ClusterService:
         await self._change(PromoteMember(node_of(request.ID)))
         self._context.learners_promoted += 1
         return self._with_members(pb.MemberPromoteResponse())
+
+    def _urls(self, texts: Sequence[str]) -> tuple[Url, ...]:
+        """Return peer URLs. Raises ``EtcdError`` where one is none that a member here can have."""
+        try:
+            urls = parse_urls(",".join(texts), "peer-urls", tls=True)
+        except ConfigError as error:
+            raise EtcdError(GIVEN_MEMBER_URLS_ARE_INVALID) from error
+        founders = self._context.identity.founders.values()
+        known = {urlsplit(url).scheme for founder in founders for url in founder.peer_urls}
+        if not {url.scheme for url in urls} <= known:
+            raise EtcdError(GIVEN_MEMBER_URLS_ARE_INVALID)  # all members speak TLS, or none does
+        return urls
 
     def _encode(self, peer_urls: Sequence[str]) -> bytes:
         return encode_context(self._context.identity.cluster_id, peer_urls)
@@ -188,14 +201,3 @@ def as_message(member: MemberInfo) -> pb.Member:
         clientURLs=member.client_urls,
         isLearner=member.learner,
     )
-
-
-def _urls(texts: Sequence[str]) -> tuple[Url, ...]:
-    """Return peer URLs. Raises ``EtcdError`` where one is none that a member can have."""
-    try:
-        urls = parse_urls(",".join(texts), "peer-urls")
-    except ConfigError as error:
-        raise EtcdError(GIVEN_MEMBER_URLS_ARE_INVALID) from error
-    if any(url.scheme == "unix" for url in urls):
-        raise EtcdError(GIVEN_MEMBER_URLS_ARE_INVALID)
-    return urls

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
 import pytest
 
 from consensus.errors import ConfigError
 from kvstore.config import ServerConfig, load
 from kvstore.flags import FLAGS, Support
 from kvstore.goflags import UsageError, parse_duration_s
+from kvstore.tls import TlsFiles
 
 URLS = ("--listen-client-urls", "http://127.0.0.1:1", "--advertise-client-urls", "http://a:1")
+
+HTTPS_PEERS = (
+    *("--listen-peer-urls", "https://localhost:2380"),
+    *("--initial-advertise-peer-urls", "https://localhost:2380"),
+)
+CERTIFICATE = ("--peer-cert-file", "cert.pem", "--peer-key-file", "key.pem")
 
 
 def config(*arguments: str, **environment: str) -> ServerConfig:
@@ -115,6 +123,16 @@ def test_wrong_command_lines(words: tuple[str, ...], text: str) -> None:
             "expected a number of revisions",
         ),
         (("--cert-file", "x.pem"), "--cert-file is not supported: TLS is not built yet"),
+        (("--peer-cert-file", "x.pem"), "http://localhost:2380 is not an https:// URL"),
+        (("--peer-client-cert-auth",), "http://localhost:2380 is not an https:// URL"),
+        (HTTPS_PEERS, "peer-key-file.* must be provided for peer url https://localhost:2380"),
+        ((*HTTPS_PEERS, "--peer-cert-file", "x"), r"peer-cert-file, --peer-key-file\) must be"),
+        ((*HTTPS_PEERS, *CERTIFICATE, "--engine", "pysyncobj"), "pysyncobj has no TLS between"),
+        (
+            (*HTTPS_PEERS, *CERTIFICATE, "--listen-peer-urls", "http://localhost:2380"),
+            "all be https:// or none of them: https://localhost:2380 is, http://localhost:2380",
+        ),
+        (("--peer-cert-allowed-cn", "x"), "sign members only"),
         (("--discovery", "http://x"), "name the members with --initial-cluster"),
         (
             ("--force-new-cluster", "--engine", "local"),
@@ -199,7 +217,9 @@ def test_config_file(tmp_path: Path) -> None:
         ("name: [", "is not valid YAML"),
         ("- name", "must hold `name: value` lines"),
         ("nmae: x", "unknown setting nmae; did you mean --name"),
-        ("peer-transport-security: {auto-tls: true}", "TLS is not built yet"),
+        ("peer-transport-security: {auto-tls: true}", "--peer-auto-tls is not supported"),
+        ("peer-transport-security: {cret-file: x}", "unknown setting cret-file"),
+        ("peer-transport-security: x.pem", "must hold `name: value` lines"),
         ("name: {a: b}", "name must be one value"),
     ],
 )
@@ -237,3 +257,37 @@ def test_quota() -> None:
     assert config("--quota-backend-bytes=-1").quota_bytes == -1
     assert config("--quota-backend-bytes=53248").quota_bytes == 53_248
     assert "advised" in config("--quota-backend-bytes=9000000000").warnings[0]
+
+
+def test_certificates_for_peers(tmp_path: Path) -> None:
+    assert config().peer_tls.empty
+    restored = load(("--initial-advertise-peer-urls", "https://localhost:2380"), {}, offline=True)
+    assert restored.initial_cluster["default"][0].scheme == "https"
+    by_flags = config(*HTTPS_PEERS, *CERTIFICATE, "--peer-trusted-ca-file", "ca.pem")
+    path = tmp_path / "etcd.yml"
+    path.write_text(
+        "listen-peer-urls: https://localhost:2380\n"
+        "initial-advertise-peer-urls: https://localhost:2380\n"
+        "client-transport-security:\n"
+        "peer-transport-security:\n"
+        "  cert-file: cert.pem\n"
+        "  key-file: key.pem\n"
+        "  trusted-ca-file: ca.pem\n"
+        "  client-cert-auth: false\n"
+        "  auto-tls: false\n"
+    )
+    assert config("--config-file", str(path)).peer_tls == by_flags.peer_tls
+    by_environment = config(
+        *HTTPS_PEERS,
+        ETCD_PEER_CERT_FILE="cert.pem",
+        ETCD_PEER_KEY_FILE="key.pem",
+        ETCD_PEER_TRUSTED_CA_FILE="ca.pem",
+        ETCD_PEER_CLIENT_CERT_AUTH="true",
+    )
+    assert by_environment.peer_tls == attrs.evolve(by_flags.peer_tls, require_client_cert=True)
+    assert by_flags.peer_tls == TlsFiles(
+        cert=Path("cert.pem"),
+        key=Path("key.pem"),
+        trusted_ca=Path("ca.pem"),
+        flags=("--peer-cert-file", "--peer-key-file", "--peer-trusted-ca-file"),
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from pathlib import Path
@@ -80,6 +81,8 @@ class NativeEngine(Engine):
         force_new_cluster: go on as the only member, with everything in this member's log,
             committed or not. For the one that is left of a group which lost its majority for good.
         feature_level: what this member's program knows (see ``Node.propose``).
+        tls_server: TLS for what the other members dial; None: plain TCP.
+        tls_client: TLS for what this member dials; all members have both, or none has.
     """
 
     def __init__(
@@ -101,6 +104,8 @@ class NativeEngine(Engine):
         learners_max: int = 1,
         force_new_cluster: bool = False,
         feature_level: int = FEATURE_LEVEL,
+        tls_server: ssl.SSLContext | None = None,
+        tls_client: ssl.SSLContext | None = None,
     ) -> None:
         if node_id not in members:
             raise ConfigError(f"{node_id!r} is not among the members: {', '.join(members)}")
@@ -131,6 +136,8 @@ class NativeEngine(Engine):
                 listen=listen or members[node_id],
                 address=members[node_id],
                 feature_level=feature_level,
+                tls_server=tls_server,
+                tls_client=tls_client,
             ),
             self,
         )

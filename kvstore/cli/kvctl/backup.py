@@ -72,7 +72,7 @@ def restore(path: Path, flags: list[str]) -> ServerConfig:
     """
     _refuse_foreign(path)
     try:
-        config = load(flags, {})
+        config = load(flags, {}, offline=True)
     except (ConfigError, UsageError) as error:
         raise Failure(str(error)) from None
     target = config.data_dir
