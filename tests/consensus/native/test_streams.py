@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -19,6 +20,8 @@ from consensus.raft.messages import SnapshotMeta
 from consensus.statemachine import BytesSnapshot, StateSnapshot
 from consensus.storage.records import crc32c
 from consensus.storage.snapshots import StoredMeta
+from kvstore.tls import TlsFiles, client_context, server_context
+from tests.certificates import Authority
 from tests.consensus.native.groups import NAMES, PATIENCE_S, Group, started
 from tests.consensus.native.member import (
     ABC,
@@ -319,6 +322,14 @@ class Streams:
         patch.setattr(Reception, "finish", finish_seen)
 
 
+def tls_settings(directory: Path) -> dict[str, Any]:
+    """One certificate for all members of a group: they are all on loopback."""
+    authority = Authority(directory / "tls")
+    cert, key = authority.sign("member")
+    files = TlsFiles(cert=cert, key=key, trusted_ca=authority.file)
+    return {"tls_server": server_context(files), "tls_client": client_context(files)}
+
+
 async def away_past_compaction(running: Group, victim: str) -> None:
     """Stop a member, and go on until the log does not reach back to where it was."""
     await running.stop(victim)
@@ -328,8 +339,9 @@ async def away_past_compaction(running: Group, victim: str) -> None:
     await wait_until(lambda: core.log.snapshot.index > 20, PATIENCE_S, "the log is shortened")
 
 
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 async def test_nothing_that_has_arrived_is_sent_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secure: bool
 ) -> None:
     """Every connection to the member that was away is cut after so many bytes."""
     victim = NAMES[-1]
@@ -341,6 +353,7 @@ async def test_nothing_that_has_arrived_is_sent_again(
         election_timeout_ms=1_000,
         heartbeat_interval_ms=100,
         dial={victim: f"127.0.0.1:{port}"},
+        **(tls_settings(tmp_path) if secure else {}),
     )
     try:
         upstream = running.addresses[victim]
