@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ import attrs
 import grpc
 
 from kvstore.client.rpcs import HEALTH
+from kvstore.client.unverified import shown_certificate
 
 DEFAULT_ENDPOINT: Final = "127.0.0.1:2379"
 PROBE_TIMEOUT_S: Final = 0.5
@@ -36,6 +38,7 @@ class Tls:
         cert_file, key_file: the client's own certificate and key, given together.
         server_name: the name that the server's certificate must carry, if not the endpoint's host.
         ca_pem: certificates to trust, as PEM bytes, instead of ``ca_file``.
+        skip_verify: take any certificate that the server shows, whoever it is; for tests.
 
     Raises ``ValueError`` if only one of certificate and key is given.
     """
@@ -45,6 +48,7 @@ class Tls:
     key_file: str | None = None
     server_name: str | None = None
     ca_pem: bytes | None = None
+    skip_verify: bool = False
 
     def __attrs_post_init__(self) -> None:
         if (self.cert_file is None) != (self.key_file is None):
@@ -102,6 +106,21 @@ def rest_or(rest: str) -> str:
     return f"{host}:2379" if host else DEFAULT_ENDPOINT
 
 
+async def _trusting(endpoint: Endpoint, tls: Tls) -> Tls:
+    """Return options that trust whatever certificate the endpoint shows now."""
+    host, _, port = endpoint.target.rpartition(":")
+    try:
+        pem, name = await shown_certificate(
+            host.strip("[]"), int(port), tls.cert_file, tls.key_file
+        )
+    except ssl.SSLCertVerificationError as error:
+        reason = f"its certificate is of no use even unverified: {error.verify_message}"
+        raise Unreachable(reason) from None
+    except OSError as error:
+        raise Unreachable(f"it shows no certificate: {error}") from None
+    return attrs.evolve(tls, ca_file=None, ca_pem=pem, server_name=tls.server_name or name)
+
+
 class Dialer:
     """Opens and keeps one channel for each endpoint. Bound to the running event loop."""
 
@@ -149,10 +168,10 @@ class Dialer:
             del self._channels[endpoint]
             await channel.close()
             channel = None
-        if channel is None:
-            channel = self._channels[endpoint] = self._open(endpoint)
         try:
             async with asyncio.timeout(self._dial_timeout_s):
+                if channel is None:
+                    channel = self._channels[endpoint] = await self._open(endpoint)
                 return await self._until_ready(channel)
         except TimeoutError:
             raise Unreachable(f"no connection within {self._dial_timeout_s:.3g} s") from None
@@ -169,7 +188,7 @@ class Dialer:
                 await channel.wait_for_state_change(state)
         return channel
 
-    def _open(self, endpoint: Endpoint) -> grpc.aio.Channel:
+    async def _open(self, endpoint: Endpoint) -> grpc.aio.Channel:
         options: list[tuple[str, int | str]] = [
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),
@@ -185,6 +204,8 @@ class Dialer:
         if not endpoint.secure:
             return grpc.aio.insecure_channel(endpoint.target, options=options)
         tls = self._tls or Tls()
+        if tls.skip_verify:
+            tls = await _trusting(endpoint, tls)
         if tls.server_name is not None:
             options.append(("grpc.ssl_target_name_override", tls.server_name))
         return grpc.aio.secure_channel(endpoint.target, tls.credentials(), options=options)

@@ -79,15 +79,11 @@ class Settings:
             return None
         from kvstore.client import Tls
 
-        if self.insecure_skip_tls_verify:
-            raise Failure(
-                "--insecure-skip-tls-verify is not supported: save the server's certificate and "
-                "give it with --cacert"
-            )
         for path in filter(None, files):
             if not os.access(path, os.R_OK):
                 raise Failure(f"cannot read {path}: check --cacert, --cert and --key")
-        return Tls(self.cacert or None, self.cert or None, self.key or None)
+        skip = self.insecure_skip_tls_verify
+        return Tls(self.cacert or None, self.cert or None, self.key or None, skip_verify=skip)
 
     def printer(self) -> Printer:
         """Return the printer of the chosen output format. Fails if there is none."""
@@ -155,8 +151,11 @@ def shared_options(hidden: bool) -> list[click.Option]:
         _option("--key", metavar="FILE", help="The client's own key."),
         _option("--user", metavar="NAME[:PASSWORD]", help="For a cluster with authentication."),
         _option("--password", help="The password, if --user does not carry it."),
-        _option("--insecure-transport/--no-insecure-transport", hidden=True),
-        _option("--insecure-skip-tls-verify", is_flag=True, hidden=True),
+        _option(
+            "--insecure-transport/--no-insecure-transport",
+            help="No TLS where an endpoint has no scheme [on].",
+        ),
+        _option("--insecure-skip-tls-verify", is_flag=True, help="Take any certificate (tests)."),
         _option("--debug", is_flag=True, help="Show what gRPC does."),
     ]
     for option in options:

@@ -1,116 +1,94 @@
-"""TLS to a real etcd that asks its clients for certificates, made for the test."""
+"""TLS to servers that ask their clients for certificates, made for the test."""
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from kvstore.client import AsyncClient, EndpointsUnavailable, Tls
+from kvstore.tls import TlsFiles, client_context, server_context
+from tests.certificates import Authority
+from tests.interop import free_ports
 from tests.kvstore.client.servers import Server, cluster
 from tests.kvstore.kvctl.running import kvctl
 
-pytestmark = pytest.mark.interop
+KINDS = [pytest.param("etcd", marks=pytest.mark.interop)]
 
 
 @attrs.frozen
-class Authority:
-    """A certificate authority in a directory."""
+class Files:
+    """The authority's certificate, and the client's own with its key."""
 
-    directory: Path
-    key: ec.EllipticCurvePrivateKey = attrs.field(
-        factory=lambda: ec.generate_private_key(ec.SECP256R1())
-    )
+    ca: Path
+    cert: Path
+    key: Path
 
-    def write(self, name: str, key: ec.EllipticCurvePrivateKey | None = None) -> Path:
-        """Write ``name.pem`` (and ``name.key``); without ``key`` the authority's own."""
-        now = datetime.datetime.now(datetime.UTC)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ca")]))
-            .public_key((key or self.key).public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
-            .add_extension(
-                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
-                critical=False,
-            )
-            .add_extension(x509.BasicConstraints(ca=key is None, path_length=None), critical=True)
-            .sign(self.key, hashes.SHA256())
-        )
-        path = self.directory / f"{name}.pem"
-        path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        if key is not None:
-            path.with_suffix(".key").write_bytes(
-                key.private_bytes(
-                    serialization.Encoding.PEM,
-                    serialization.PrivateFormat.PKCS8,
-                    serialization.NoEncryption(),
-                )
-            )
-        return path
+    @property
+    def tls(self) -> Tls:
+        """For our client."""
+        return Tls(ca_file=str(self.ca), cert_file=str(self.cert), key_file=str(self.key))
+
+    @property
+    def flags(self) -> list[str]:
+        """For kvctl and etcdctl."""
+        return [f"--cacert={self.ca}", f"--cert={self.cert}", f"--key={self.key}"]
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with ca.pem, server.pem, client.pem and their keys."""
-    authority = Authority(tmp_path_factory.mktemp("certificates"))
-    authority.write("ca")
-    for name in ("server", "client"):
-        authority.write(name, ec.generate_private_key(ec.SECP256R1()))
-    return authority.directory
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="module")
-def secure(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """An etcd that speaks TLS to clients with certificates only."""
+def files(authority: Authority) -> Files:
+    return Files(authority.file, *authority.sign("client"))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def secure(
+    request: pytest.FixtureRequest,
+    authority: Authority,
+    files: Files,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Server]:
+    """A server that speaks TLS to clients with certificates only."""
+    cert, key = authority.sign("server")
 
     def prepare(servers: list[Server]) -> None:
         for server in servers:
-            server.scheme = "https"
+            server.tls = client_context(
+                TlsFiles(cert=files.cert, key=files.key, trusted_ca=authority.file)
+            )
             server.command = [
                 each.replace("http://", "https://") if "client-urls" in each else each
                 for each in server.command
             ]
 
     flags = [
-        f"--cert-file={files / 'server.pem'}",
-        f"--key-file={files / 'server.key'}",
-        f"--trusted-ca-file={files / 'ca.pem'}",
+        f"--cert-file={cert}",
+        f"--key-file={key}",
+        f"--trusted-ca-file={authority.file}",
         "--client-cert-auth",
     ]
-    with cluster("etcd", tmp_path_factory.mktemp("tls"), 1, *flags, prepare=prepare) as (server,):
+    directory = tmp_path_factory.mktemp("tls")
+    with cluster(request.param, directory, 1, *flags, prepare=prepare) as (server,):
         yield server
 
 
-def tls_of(files: Path) -> Tls:
-    return Tls(
-        ca_file=str(files / "ca.pem"),
-        cert_file=str(files / "client.pem"),
-        key_file=str(files / "client.key"),
-    )
-
-
-async def test_calls_and_watches_over_tls(secure: Server, files: Path) -> None:
+async def test_calls_and_watches_over_tls(secure: Server, files: Files) -> None:
     async with (
-        AsyncClient(secure.endpoint, tls=tls_of(files)) as client,
+        AsyncClient(secure.endpoint, tls=files.tls) as client,
         client.watch("/tls") as watch,
     ):
         await client.put("/tls", "1")
         assert (await anext(watch)).kv.value == b"1"
 
 
-async def test_what_is_wrong_is_said(secure: Server, files: Path) -> None:
+async def test_what_is_wrong_is_said(secure: Server, files: Files) -> None:
     plain = AsyncClient(f"http://{secure.endpoint}", dial_timeout_s=1)
     untrusting = AsyncClient(f"https://{secure.endpoint}", dial_timeout_s=1)
     async with plain, untrusting:
@@ -120,10 +98,32 @@ async def test_what_is_wrong_is_said(secure: Server, files: Path) -> None:
             await untrusting.put("/tls", "1")
 
 
-def test_kvctl_over_tls(secure: Server, files: Path) -> None:
-    flags = [f"--cacert={files / 'ca.pem'}", f"--cert={files / 'client.pem'}"]
-    flags += [f"--key={files / 'client.key'}", f"--endpoints=https://{secure.endpoint}"]
-    assert kvctl(("put", "/tls", "2", *flags), {}).stdout == b"OK\n"
-    refused = kvctl(("get", "/tls", "--endpoints", f"https://{secure.endpoint}"), {})
+def test_kvctl_over_tls(secure: Server, files: Files) -> None:
+    there = f"--endpoints=https://{secure.endpoint}"
+    assert kvctl(("put", "/tls", "2", there, *files.flags), {}).stdout == b"OK\n"
+    refused = kvctl(("get", "/tls", there), {})
     assert b"CERTIFICATE_VERIFY_FAILED" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+
+
+def test_a_certificate_that_nobody_signed_can_be_taken_unverified(
+    secure: Server, files: Files
+) -> None:
+    own = [f"--cert={files.cert}", f"--key={files.key}", "--insecure-skip-tls-verify"]
+    there = f"--endpoints=https://{secure.endpoint}"
+    assert kvctl(("put", "/unverified", "3", there, *own), {}).stdout == b"OK\n"
+    (port,) = free_ports(1)
+    nobody = kvctl(("get", "/tls", f"--endpoints=https://127.0.0.1:{port}", *own), {})
+    assert b"it shows no certificate" in nobody.stderr
+    assert len(nobody.stderr.splitlines()) == 1
+
+
+async def test_an_expired_certificate_is_of_no_use_even_unverified(authority: Authority) -> None:
+    cert, key = authority.sign("expired", expired=True)
+    context = server_context(TlsFiles(cert=cert, key=key))
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    unverified = AsyncClient(f"https://127.0.0.1:{port}", tls=Tls(skip_verify=True))
+    async with server, unverified:
+        with pytest.raises(EndpointsUnavailable, match=r"even unverified: certificate has expired"):
+            await unverified.put("/tls", "1")
