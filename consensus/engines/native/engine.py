@@ -26,8 +26,10 @@ from consensus.engines.native.early import stand_soon
 from consensus.engines.native.membership import MemberChanges
 from consensus.engines.native.peers import Peers, removal_of
 from consensus.engines.native.questions import Questions
+from consensus.engines.native.reads import Reads
 from consensus.engines.native.repair import remedy_for
 from consensus.engines.native.streams import SnapshotStreams
+from consensus.engines.native.upkeep import Upkeep
 from consensus.errors import (
     ConfigError,
     DataDamaged,
@@ -146,12 +148,12 @@ class NativeEngine(Engine):
         self._driver: Driver | None = None
         self._syncs = Durations()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._snapshot_task: asyncio.Task[None] | None = None
-        self._restore_task: asyncio.Task[None] | None = None
         self._questions = Questions(self._transport, self._answer)
+        self._reads = Reads(self._running, self._wake, self._tick_s)
         self._peers: Peers
         self._changes: MemberChanges
         self._streams: SnapshotStreams
+        self._upkeep: Upkeep
         self._pump_handle: asyncio.Handle | None = None
         self._tick_handle: asyncio.TimerHandle | None = None
         self._tick_due = 0.0
@@ -195,6 +197,7 @@ class NativeEngine(Engine):
             self._streams = SnapshotStreams(
                 driver, self._transport, self._spawn, self._wake, self._halt
             )
+            self._upkeep = Upkeep(driver, host, self._spawn, self._wake, self._halt)
             self._driver = driver
             await self._transport.start(self._peers)
         except BaseException:
@@ -260,6 +263,7 @@ class NativeEngine(Engine):
         self._questions.stop()
         if self._driver is not None:
             self._peers.stop()
+            self._upkeep.stop()
             self._changes.fail(Stopped("the engine was stopped"))
             self._driver.close()
             self._driver = None
@@ -278,15 +282,7 @@ class NativeEngine(Engine):
 
     async def read_index(self, timeout_s: float) -> int:
         """Confirm a read with a round of heartbeats; try again while leadership moves."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
-        while True:
-            left = deadline - loop.time()
-            if left <= 0:
-                raise ReadFailed(f"no leader confirmed the read in {timeout_s:g} s")
-            index = await self._read_once(min(left, 5 * self._tick_s))
-            if index is not None:
-                return index
+        return await self._reads.index(timeout_s)
 
     async def ask_leader(self, request: bytes, timeout_s: float) -> bytes:
         """Ask the leader, which confirms with a round of heartbeats before it answers."""
@@ -337,6 +333,11 @@ class NativeEngine(Engine):
     def stats(self) -> EngineStats:
         """Return how long syncs took, and the traffic with each peer."""
         return EngineStats(self._syncs, self._transport.traffic)
+
+    def compact(self) -> None:
+        """Shorten the log soon."""
+        if self._driver is not None:
+            self._upkeep.compact()
 
     async def change_membership(self, changes: Sequence[MemberChange], timeout_s: float) -> None:
         """Have the leader change the members; see ``Engine``."""
@@ -420,10 +421,7 @@ class NativeEngine(Engine):
             if self._host is not None and self._host.is_halted():
                 self._leave()
                 return
-            if self._driver.wants_compaction:
-                self.compact()
-            if self._driver.restoring and self._restore_task is None:
-                self._restore_task = self._spawn(self._restore(self._driver))
+            self._upkeep.pumped()
         except (StorageError, InvariantViolated) as error:
             self._halt(str(error))
             return
@@ -447,67 +445,14 @@ class NativeEngine(Engine):
             return
         self._transport.send(message.receiver, to_wire(message, self._packer))
 
-    async def _read_once(self, timeout_s: float) -> int | None:
-        driver = self._running()
-        future: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-
-        def done(index: int | None) -> None:
-            if not future.done():
-                future.set_result(index)
-
-        driver.read_index(done)
-        self._wake()
-        try:
-            async with asyncio.timeout(timeout_s):
-                index = await future
-        except TimeoutError:
-            driver.forget_read(done)
-            return None
-        if index is None:
-            await asyncio.sleep(min(timeout_s, self._tick_s / 4))
-        return index
-
     async def _answer(self, request: bytes, timeout_s: float) -> bytes:
         if self._host is None:
             raise Stopped("the engine was stopped")
         if not self._running().core.is_leader:
             raise NotLeader(self._running().core.leader)
-        if await self._read_once(timeout_s) is None:
+        if await self._reads.once(timeout_s) is None:
             raise NotLeader(None)
         return await self._host.answer(request)
-
-    def compact(self) -> None:
-        """Shorten the log soon."""
-        driver = self._driver
-        if driver is None or self._host is None or self._snapshot_task is not None:
-            return
-        if driver.restoring:
-            return
-        position = self._host.position()
-        if position.index:
-            driver.shorten_to_command(position.index)
-            return
-        self._snapshot_task = self._spawn(self._write_snapshot(driver))
-
-    async def _write_snapshot(self, driver: Driver) -> None:
-        try:
-            for _ in driver.take_snapshot():
-                await asyncio.sleep(0)
-        except StorageError as error:
-            self._halt(str(error))
-        finally:
-            self._snapshot_task = None
-
-    async def _restore(self, driver: Driver) -> None:
-        """Put a received snapshot into the machine, a slice in each turn of the loop."""
-        try:
-            while driver is self._driver and driver.restore_slice():  # noqa: ASYNC110 - it works
-                await asyncio.sleep(0)
-        except StorageError as error:
-            self._halt(str(error))
-        finally:
-            self._restore_task = None
-        self._wake()
 
     def _announce(self) -> None:
         driver = self._driver
@@ -547,6 +492,7 @@ class NativeEngine(Engine):
             )
             self._changes.fail(Stopped("this member takes no part any more"))
             self._peers.stop()
+            self._upkeep.stop()
             self._driver.close()
             self._driver = None
         self._status_changed.set()
