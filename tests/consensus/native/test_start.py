@@ -140,6 +140,6 @@ async def test_numbers_of_an_earlier_life_do_not_come_again_within_a_second(
     for _ in range(3):
         node = engine(tmp_path)
         await node.start(ListHost())
-        requests.append(node._running()._request)
+        requests.append(next(node._running()._requests))
         await node.stop()
-    assert requests == [1_000 << 32, 1_001 << 32, 1_002 << 32]
+    assert requests == [(second << 32) + 1 for second in (1_000, 1_001, 1_002)]
