@@ -7,8 +7,6 @@ search of small worlds are let loose on each as well, for a bounded number of se
 
 from __future__ import annotations
 
-import importlib
-import logging
 import multiprocessing
 import sys
 import tempfile
@@ -21,10 +19,13 @@ from typing import Any, Final
 
 import attrs
 import click
-import structlog
+from click.core import ParameterSource
 
 from chaos import guardian
+from chaos.sim.checkout import module_of_tests
 from chaos.sim.exhaustive.search import SCOPES, Search
+from chaos.sim.quiet import without_logs
+from chaos.sim.replayed import run_replayed
 from chaos.sim.runner import KILL_ALL, SWARM, run_seed
 from chaos.verdict import Verdict
 
@@ -72,6 +73,11 @@ class Row:
     help="States searched in each small world; 0 for none.",
 )
 @click.option("--tests/--no-tests", default=True, help="Run the test named beside each, too.")
+@click.option(
+    "--replayed",
+    is_flag=True,
+    help="Bugs of real systems instead: a script each, green as it is and red with its mutant.",
+)
 @click.option("--jobs", type=click.IntRange(1, 256), default=2, show_default=True)
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the table here, too."
@@ -82,16 +88,21 @@ def mutants(
     seconds: float,
     states: int,
     tests: bool,
+    replayed: bool,
     jobs: int,
     out: Path | None,
 ) -> None:
-    """Put known bugs into the engine, and print what finds each. Run it in a checkout.
+    """Put known bugs into the product, and print what finds each. Run it in a checkout.
 
-    NAMES: only mutants whose name contains one of these.
+    NAMES: only mutants whose name contains one of these; with --replayed, scripts whose name or
+    whose bug's number does (etcd#15271).
 
     \b
     Exit status: 0 every mutant was found, 1 one was not, 2 nothing could be run.
     """
+    if replayed:
+        _refuse_options_of_a_search()
+        sys.exit(0 if run_replayed(names, jobs, out) else 1)
     table = _table()
     chosen = [
         mutant.name
@@ -108,6 +119,13 @@ def mutants(
             out.write_text(markdown(rows, seeds, seconds, states), encoding="utf-8")
     click.echo(_summary(rows))
     sys.exit(0 if all(row.found for row in rows) else 1)
+
+
+def _refuse_options_of_a_search() -> None:
+    context = click.get_current_context()
+    for name in ("seeds", "seconds", "states", "tests"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name} does not go with --replayed: scripts do not search")
 
 
 @attrs.frozen(slots=True)
@@ -127,14 +145,7 @@ class Effort:
 
 
 def _table() -> ModuleType:
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        return importlib.import_module(TABLE_MODULE)
-    except ImportError as error:
-        raise click.UsageError(
-            f"the table of mutants cannot be read ({error}); run this in a checkout of the "
-            "project, with what its tests need"
-        ) from error
+    return module_of_tests(TABLE_MODULE)
 
 
 def _judged(names: Sequence[str], effort: Effort, jobs: int) -> Iterable[Row]:
@@ -147,9 +158,9 @@ def _judged(names: Sequence[str], effort: Effort, jobs: int) -> Iterable[Row]:
         yield from pool.map(judge, names, repeat(effort))
 
 
+@without_logs()
 def judge(name: str, effort: Effort) -> Row:
     """Let loose on one mutant what the effort allows."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     table = _table()
     (mutant,) = [each for each in table.MUTANTS if each.name == name]
     row = Row(name, mutant.target, "")

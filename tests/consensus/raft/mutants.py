@@ -1,8 +1,7 @@
 """Known bugs, each put into the engine on purpose, and what finds it.
 
-A mutant replaces a piece of the text of one function; the table breaks loudly where that text is
-gone. Each names the test that must fail with it. ``chaos mutants`` lets the simulator and the
-search of small worlds loose on each as well, and makes the table in ``docs/MUTANTS.md``.
+Each names the test that must fail with it. ``chaos mutants`` lets the simulator and the search of
+small worlds loose on each as well, and makes the table in ``docs/MUTANTS.md``.
 
 The bugs are those of real systems where there is a record of one, and each rule of the paper's
 figure 2 turned off, one at a time.
@@ -10,70 +9,17 @@ figure 2 turned off, one at a time.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import inspect
-import sys
-import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import attrs
 import pytest
 
 from consensus.types import Position
+from tests.mutation import Mutant, applied
 
 HERE = "tests.consensus"
-
-
-@attrs.frozen(slots=True)
-class Mutant:
-    """One bug.
-
-    Args:
-        name: what the engine does wrong.
-        target: "module:function" or "module:Class.method".
-        old: a piece of the function's text.
-        new: what stands there instead.
-        killer: "module:test", the test that finds it, below ``tests.consensus``.
-        args: of the test, where it takes some (``tmp_path`` is given by itself).
-    """
-
-    name: str
-    target: str
-    old: str
-    new: str
-    killer: str
-    args: dict[str, Any] = attrs.field(factory=dict)
-
-    def apply(self, patch: pytest.MonkeyPatch) -> None:
-        """Put the bug in."""
-        module_name, _, path = self.target.partition(":")
-        module = importlib.import_module(module_name)
-        *owners, attribute = path.split(".")
-        owner: Any = functools.reduce(getattr, owners, module)
-        original = vars(owner)[attribute]
-        function: Any = original.fget if isinstance(original, property) else original
-        source = textwrap.dedent(inspect.getsource(function))
-        assert source.count(self.old) == 1, f"{self.name}: the text of {self.target} has changed"
-        scope = dict(vars(module))
-        exec("from __future__ import annotations\n" + source.replace(self.old, self.new), scope)
-        mutated = scope[attribute]
-        if inspect.isfunction(mutated) and mutated.__closure__ is None:
-            # It must see the module as it is, what a test patches included, and not a copy.
-            mutated = type(mutated)(mutated.__code__, vars(module), attribute, mutated.__defaults__)
-            mutated.__kwdefaults__ = function.__kwdefaults__
-        patch.setattr(owner, attribute, mutated)
-        for name, other in list(sys.modules.items()):
-            # Whoever imported the function by its name holds it too.
-            if (
-                name.startswith(("consensus.", "tests.consensus."))
-                and vars(other).get(attribute) is original
-            ):
-                patch.setattr(other, attribute, mutated)
-
+"""Where the tests are."""
 
 RAFT = "consensus.raft."
 STORAGE = "consensus.storage."
@@ -540,14 +486,6 @@ MUTANTS = (
         "native.test_streams:test_the_log_keeps_what_a_member_needs_after_its_snapshot",
     ),
 )
-
-
-@contextmanager
-def applied(mutant: Mutant) -> Iterator[None]:
-    """Have the bug in the engine for a while."""
-    with pytest.MonkeyPatch.context() as patch:
-        mutant.apply(patch)
-        yield
 
 
 def run_killer(mutant: Mutant, tmp_path: Path) -> None:
