@@ -1,7 +1,7 @@
 """The sockets that clients connect to, bound before anything else: a taken port is told first.
 
-h2corn adopts them once the member is ready; until then a client waits in the kernel's queue, as it
-does with etcd.
+They are accepted from once the member is ready; until then a client waits in the kernel's queue, as
+it does with etcd.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ import asyncio
 import errno
 import os
 import socket
+import ssl
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import h2corn
-
 from consensus.errors import ConfigError
-from kvstore.rpc.listener import h2corn_config, silence_banner
+from kvstore.http2.acceptor import Front
+from kvstore.http2.connection import STREAMS_NO_LIMIT
+from kvstore.http2.stream import App
 from kvstore.urls import Url
 
 BACKLOG: Final = 4096
@@ -84,39 +85,45 @@ class Listeners:
         app: the ASGI application.
         sockets: listening sockets; closed when serving ends.
         max_concurrent_streams: streams that one connection may have open.
-        log_format: "json" or "console".
+        keepalive_interval_s, keepalive_timeout_s: see ``kvstore.http2.keepalive.Keepalive``.
+        tls: how connections are encrypted; None for not at all.
     """
 
     def __init__(
         self,
-        app: Any,
+        app: App,
         sockets: Sequence[socket.socket],
-        max_concurrent_streams: int,
-        log_format: str,
+        *,
+        max_concurrent_streams: int = STREAMS_NO_LIMIT,
+        keepalive_interval_s: float = 0.0,
+        keepalive_timeout_s: float = 20.0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._sockets = tuple(sockets)
-        bind = tuple(f"fd://{bound.fileno()}" for bound in self._sockets)
-        config = h2corn_config(
-            bind, max_concurrent_streams, log_format="json" if log_format == "json" else "text"
-        )
-        self._server = h2corn.Server(app, config)
-        self._task: asyncio.Task[None] | None = None
+        self._tls = tls
+        self._front = Front(app, max_concurrent_streams, keepalive_interval_s, keepalive_timeout_s)
+        self._servers: list[asyncio.Server] = []
 
     async def start(self) -> None:
         """Begin to accept connections."""
-        silence_banner()
-        self._task = asyncio.create_task(self._server.serve(), name="client listeners")
-        await self._server.wait_started()
+        loop = asyncio.get_running_loop()
+        for bound in self._sockets:
+            serve = loop.create_unix_server if bound.family == socket.AF_UNIX else loop.create_server
+            server = await serve(
+                self._front.accept,
+                sock=bound,
+                ssl=self._tls,
+                backlog=BACKLOG,
+            )
+            self._servers.append(server)
 
     async def stop(self) -> None:
         """Stop accepting, let responses under way leave, and return within ``STOP_TIMEOUT_S``.
 
         The application must have ended its streams.
         """
-        if self._task is not None:
-            self._server.shutdown()
-            await asyncio.wait({self._task}, timeout=STOP_TIMEOUT_S)
-            if self._task.done() and not self._task.cancelled():
-                self._task.exception()
+        for server in self._servers:
+            server.close()
+        await self._front.drain(STOP_TIMEOUT_S)
         for bound in self._sockets:
             bound.close()

@@ -144,7 +144,7 @@ class Server:
         for app, sockets in ((client_app, client_sockets), (metrics_app, metrics_sockets)):
             if sockets:
                 listeners = Listeners(
-                    app, sockets, config.max_concurrent_streams, config.log_format
+                    app, sockets, max_concurrent_streams=config.max_concurrent_streams
                 )
                 self._listeners.append(listeners)
                 await listeners.start()

@@ -270,7 +270,7 @@ class GrpcApp:
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Serve one call (an ASGI application)."""
         metadata: Metadata = dict(scope["headers"])
-        if "http.response.trailers" not in scope["extensions"]:
+        if "http.response.trailers" not in scope.get("extensions", ()):
             await refuse(send, 400, b"gRPC needs HTTP/2 and the request header `te: trailers`\n")
             return
         if scope["method"] != "POST":

@@ -1,18 +1,16 @@
-"""A real h2corn server around the gRPC layer, with a small echo service for tests."""
+"""A real listener around the gRPC layer, with a small echo service for tests."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import attrs
-import h2corn
-
+from kvstore.listeners import Listeners
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.rpc.grpc_asgi import GrpcApp
-from kvstore.rpc.listener import STALL_TIMEOUT_S, h2corn_config, silence_banner
 from kvstore.rpc.registry import Kind, Method, Registry
 
 SERVICE = "test.Echo"
@@ -24,8 +22,7 @@ class Served:
 
     address: str
     app: GrpcApp
-    server: h2corn.Server
-    task: asyncio.Task[None]
+    listeners: Listeners
 
 
 def echo_method(name: str, kind: Kind, handler: Callable[..., Any]) -> Method:
@@ -37,18 +34,15 @@ def echo_method(name: str, kind: Kind, handler: Callable[..., Any]) -> Method:
 async def serve(
     *methods: Method,
     max_request_bytes: int = 1_572_864,
-    stall_timeout_s: float = STALL_TIMEOUT_S,
     **options: Any,
 ) -> AsyncIterator[Served]:
     """Serve ``methods`` on a free loopback port until the block ends."""
     app = GrpcApp(Registry(methods), max_request_bytes, **options)
-    silence_banner()
-    server = h2corn.Server(app, h2corn_config(("127.0.0.1:0",), stall_timeout_s=stall_timeout_s))
-    task = asyncio.create_task(server.serve())
-    await server.wait_started()
+    bound = socket.create_server(("127.0.0.1", 0))
+    listeners = Listeners(app, [bound])
+    await listeners.start()
     try:
-        yield Served(server.addresses[0], app, server, task)
+        yield Served(f"127.0.0.1:{bound.getsockname()[1]}", app, listeners)
     finally:
         app.close()
-        server.shutdown()
-        await task
+        await listeners.stop()

@@ -1,0 +1,152 @@
+"""A new connection on a client port: HTTP/2 or HTTP/1.1, by its first bytes, as etcd tells them.
+
+HTTP/1.1 (curl, probes, the JSON gateway's users) is uvicorn's; both run the same application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from kvstore.http2.connection import STREAMS_NO_LIMIT, Http2Connection
+from kvstore.http2.frames import PREFACE
+from kvstore.http2.keepalive import Keepalive
+from kvstore.http2.stream import App
+
+FIRST_BYTES_TIMEOUT_S: Final = 30.0
+"""How long a client may be connected without a word. Probes may be slow on a loaded machine."""
+
+IDLE_TIMEOUT_S: Final = 24 * 3600
+"""An idle HTTP/1.1 connection is closed after so long; etcd never closes one."""
+
+SIGNATURE: Final = PREFACE[:16]
+"""Enough to be sure: no HTTP/1.1 request begins with these bytes."""
+
+
+class Front:
+    """What all connections of a listener share, and the list of them.
+
+    Args:
+        app: the ASGI application.
+        max_concurrent_streams: streams that one HTTP/2 connection may have open.
+        keepalive_interval_s, keepalive_timeout_s: see ``Keepalive``.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        max_concurrent_streams: int = STREAMS_NO_LIMIT,
+        keepalive_interval_s: float = 0.0,
+        keepalive_timeout_s: float = 20.0,
+    ) -> None:
+        self._app = app
+        self._streams_max = max_concurrent_streams
+        self._keepalive = (keepalive_interval_s, keepalive_timeout_s)
+        self._new: set[Acceptor] = set()
+        self._http2: set[Http2Connection] = set()
+        self._http1 = ServerState()
+        self._http1_config = Config(
+            app,  # type: ignore[arg-type]
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=IDLE_TIMEOUT_S,
+        )
+        self._changed = asyncio.Event()
+
+    def accept(self) -> asyncio.Protocol:
+        """Return the protocol for a new connection (``loop.create_server`` calls this)."""
+        acceptor = Acceptor(self._protocol, self._new.discard)
+        self._new.add(acceptor)
+        return acceptor
+
+    def _protocol(self, http2: bool) -> asyncio.Protocol:
+        if not http2:
+            return H11Protocol(self._http1_config, self._http1, {})
+        connection = Http2Connection(
+            self._app, self._streams_max, Keepalive(*self._keepalive), self._gone
+        )
+        self._http2.add(connection)
+        return connection
+
+    def _gone(self, connection: Http2Connection) -> None:
+        self._http2.discard(connection)
+        self._changed.set()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Let what is under way end, take nothing new, and cut off what has not ended in time."""
+        for acceptor in tuple(self._new):
+            acceptor.abort()
+        for connection in tuple(self._http2):
+            connection.drain()
+        for plain in tuple(self._http1.connections):
+            plain.shutdown()
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._http2 or self._http1.tasks:
+                    self._changed.clear()
+                    waits: set[asyncio.Future[Any]] = {*self._http1.tasks}
+                    waits.add(asyncio.ensure_future(self._changed.wait()))
+                    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            for connection in tuple(self._http2):
+                connection.abort()
+            for task in tuple(self._http1.tasks):
+                task.cancel()
+
+
+class Acceptor(asyncio.Protocol):
+    """A connection that has not said yet what it speaks.
+
+    Args:
+        choose: returns the protocol to go on with; True means HTTP/2.
+        settled: called once when this protocol's part is over.
+    """
+
+    def __init__(
+        self, choose: Callable[[bool], asyncio.Protocol], settled: Callable[[Acceptor], None]
+    ) -> None:
+        self._choose = choose
+        self._settled = settled
+        self._seen = b""
+        self._transport: asyncio.Transport
+        self._timer: asyncio.TimerHandle
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for the first bytes, but not for ever."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._timer = asyncio.get_running_loop().call_later(FIRST_BYTES_TIMEOUT_S, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """Choose as soon as the bytes tell."""
+        self._seen += data
+        http2 = self._seen.startswith(SIGNATURE)
+        if not http2 and SIGNATURE.startswith(self._seen):
+            return
+        self._end()
+        protocol = self._choose(http2)
+        self._transport.set_protocol(protocol)
+        protocol.connection_made(self._transport)
+        protocol.data_received(self._seen)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """It went away without a word."""
+        self._end()
+
+    def abort(self) -> None:
+        """Cut it off."""
+        self._transport.abort()
+
+    def _end(self) -> None:
+        self._timer.cancel()
+        self._settled(self)

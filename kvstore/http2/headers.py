@@ -1,0 +1,200 @@
+"""Header blocks: HPACK in, a checked request out; and the blocks of responses.
+
+The rules are those of RFC 9113, section 8. One thing is laxer on purpose: ``:authority`` may be any
+text, because etcdctl 3.4 sends a whole URL there.
+
+A client repeats itself: after its first calls a header block is a run of one-byte references into
+the dynamic table. Such a block does not change the table, so what it means is remembered until a
+block comes that does.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+from urllib.parse import unquote
+
+import attrs
+import hpack
+from hpack.exceptions import HPACKError, OversizedHeaderListError
+
+from kvstore.http2.frames import ConnectionFault, ErrorCode, StreamFault
+
+HeaderList = list[tuple[bytes, bytes]]
+
+HEADER_LIST_BYTES_MAX: Final = 64 * 1024
+"""Most that one request's headers may take, as RFC 9113 counts them; larger ones end the connection."""
+REMEMBERED_BLOCKS_MAX: Final = 256
+"""Header blocks of a connection whose meaning is kept."""
+
+PSEUDO_HEADERS: Final = frozenset({b":method", b":scheme", b":path", b":authority"})
+CONNECTION_HEADERS: Final = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
+)
+NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
+VALUE_FORBIDDEN: Final = re.compile(rb"[\0\r\n]").search
+
+
+@attrs.frozen(slots=True, eq=False)
+class Request:
+    """A request's head.
+
+    Args:
+        method: as text, in capitals.
+        scheme: "http" or "https", as the client says.
+        path: percent-decoded.
+        raw_path: as it came, without the query.
+        query: what follows the first question mark.
+        headers: fields in their order, ``host`` first where there is an authority.
+        content_length: the body's size in bytes where the client tells it.
+        trailers: whether the client reads trailers.
+    """
+
+    method: str
+    scheme: str
+    path: str
+    raw_path: bytes
+    query: bytes
+    headers: HeaderList
+    content_length: int | None
+    trailers: bool
+
+
+class HeaderDecoder:
+    """Decodes one connection's header blocks, in their order."""
+
+    def __init__(self) -> None:
+        self._decoder = hpack.Decoder(max_header_list_size=HEADER_LIST_BYTES_MAX)
+        self._requests: dict[bytes, Request] = {}
+
+    def request(self, block: bytes) -> Request:
+        """Return the request that a block opens.
+
+        Raises:
+            ConnectionFault: it is not HPACK, or too large.
+            StreamFault: the request is malformed.
+        """
+        request = self._requests.get(block)
+        if request is None:
+            request = parse_request(self._decode(block))
+            if min(block) >= 0x80 and len(self._requests) < REMEMBERED_BLOCKS_MAX:
+                self._requests[block] = request
+        return request
+
+    def trailers(self, block: bytes) -> None:
+        """Take in the trailers of a request. Nothing here needs them.
+
+        Raises:
+            ConnectionFault, StreamFault: see ``request``.
+        """
+        for name, value in self._decode(block):
+            if name.startswith(b":"):
+                raise malformed("a pseudo-header among trailers")
+            check_field(name, value)
+
+    def skip(self, block: bytes) -> None:
+        """Take in a block of a stream that is gone: the table must follow it all the same.
+
+        Raises:
+            ConnectionFault: see ``request``.
+        """
+        self._decode(block)
+
+    def _decode(self, block: bytes) -> Iterable[tuple[bytes, bytes]]:
+        if block and min(block) < 0x80:
+            self._requests.clear()
+        try:
+            return self._decoder.decode(block, raw=True)  # type: ignore[return-value]
+        except OversizedHeaderListError:
+            raise ConnectionFault(
+                ErrorCode.ENHANCE_YOUR_CALM,
+                f"request headers take more than {HEADER_LIST_BYTES_MAX} bytes",
+            ) from None
+        except HPACKError as error:
+            raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, str(error)) from None
+
+
+def malformed(what: str) -> StreamFault:
+    """Return the fault for a malformed request."""
+    return StreamFault(ErrorCode.PROTOCOL_ERROR, f"malformed request: {what}")
+
+
+def check_field(name: bytes, value: bytes) -> None:
+    """Check one field that is no pseudo-header.
+
+    Raises:
+        StreamFault: HTTP/2 does not allow it.
+    """
+    if not NAME(name):
+        raise malformed("a header's name is empty, not lower-case, or has forbidden characters")
+    if name in CONNECTION_HEADERS:
+        raise malformed(f"{name.decode()} is a header of HTTP/1.1 connections")
+    if name == b"te" and value.lower() != b"trailers":
+        raise malformed("te may only say trailers")
+    if VALUE_FORBIDDEN(value):
+        raise malformed(f"the value of {name.decode()} has forbidden characters")
+
+
+def parse_request(fields: Iterable[tuple[bytes, bytes]]) -> Request:
+    """Check a request's fields and return them as a ``Request``.
+
+    Raises:
+        StreamFault: it is malformed.
+    """
+    pseudo: dict[bytes, bytes] = {}
+    headers: HeaderList = []
+    content_length: int | None = None
+    trailers = False
+    for name, value in fields:
+        if name[:1] == b":":
+            if headers or name in pseudo or name not in PSEUDO_HEADERS:
+                raise malformed("a pseudo-header is unknown, repeated, or behind other headers")
+            pseudo[name] = value
+            continue
+        check_field(name, value)
+        if name == b"content-length":
+            if not value.isdigit() or content_length not in (None, int(value)):
+                raise malformed("content-length is no number, or two numbers")
+            content_length = int(value)
+        elif name == b"te":
+            trailers = True
+        headers.append((name, value))
+    target = pseudo.get(b":path", b"")
+    if not target or b":method" not in pseudo or b":scheme" not in pseudo:
+        raise malformed(":method, :scheme and :path are needed")
+    if b":authority" in pseudo:
+        headers = [(b"host", pseudo[b":authority"]), *(h for h in headers if h[0] != b"host")]
+    raw_path, _, query = target.partition(b"?")
+    return Request(
+        method=pseudo[b":method"].decode("latin-1"),
+        scheme=pseudo[b":scheme"].decode("latin-1"),
+        path=unquote(raw_path.decode("latin-1")),
+        raw_path=raw_path,
+        query=query,
+        headers=headers,
+        content_length=content_length,
+        trailers=trailers,
+    )
+
+
+@functools.lru_cache(maxsize=REMEMBERED_BLOCKS_MAX)
+def encode_block(fields: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """Return fields as a header block that uses no dynamic table, so it fits any connection.
+
+    Without one a block depends on nothing, and the few that a server sends are made once.
+    """
+    never_indexed = [hpack.NeverIndexedHeaderTuple(name, value) for name, value in fields]
+    return bytes(hpack.Encoder().encode(never_indexed, huffman=False))
+
+
+def response_block(status: int, headers: Iterable[Any]) -> bytes:
+    """Return a response's head as a header block."""
+    fields = tuple((bytes(name), bytes(value)) for name, value in headers)
+    return encode_block(((b":status", b"%d" % status), *fields))
+
+
+def trailers_block(headers: Iterable[Any]) -> bytes:
+    """Return trailers as a header block."""
+    return encode_block(tuple((bytes(name), bytes(value)) for name, value in headers))
