@@ -13,7 +13,7 @@ from typing import Final
 
 from consensus import __version__
 
-PACKAGES: Final = ("grpcio", "h2corn", "lmdb", "protobuf", "pysyncobj", "uvloop")
+PACKAGES: Final = ("grpcio", "hpack", "lmdb", "protobuf", "pysyncobj", "uvicorn", "uvloop")
 ROOT: Final = Path(__file__).resolve().parent.parent
 GO_MODULE: Final = ROOT / "benchmarks" / "go" / "go.mod"
 COMMAND_TIMEOUT_S: Final = 10.0

@@ -11,11 +11,10 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import attrs
-import h2corn
-import h2corn._lib
 import structlog
 
 from consensus.errors import ConfigError, ConsensusError
+from consensus.http1 import Http1Server
 from consensus.node import PROPOSE_TIMEOUT_S, Node
 from consensus.types import Consistency, NodeStatus
 from consensus.wire import (
@@ -164,30 +163,15 @@ class NodeServer:
                     f"cannot listen for clients on {address}: {error.strerror or error}"
                 ) from None
             self._sockets.append(bound)
-        self._server = h2corn.Server(
-            NodeApplication(node),
-            h2corn.Config(
-                runtime_threads=1,  # one number for all servers of a process
-                bind=tuple(f"fd://{bound.fileno()}" for bound in self._sockets),
-                lifespan="off",
-                access_log=False,
-                max_request_body_size=REQUEST_BYTES_MAX,
-                timeout_graceful_shutdown=STOP_TIMEOUT_S / 2,
-            ),
-        )
+        self._server = Http1Server(NodeApplication(node), self._sockets)
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        if hasattr(h2corn._lib, "emit_banner"):
-            h2corn._lib.emit_banner = lambda *_: None  # logs may be read by programs
-        serving = asyncio.create_task(self._server.serve())
         try:
-            await self._server.wait_started()
-            await asyncio.shield(serving)
+            await self._server.start()
+            await asyncio.Event().wait()
         finally:
-            self._server.shutdown()
-            await asyncio.wait({serving}, timeout=STOP_TIMEOUT_S)
-            self.close()
+            await self._server.stop(STOP_TIMEOUT_S)
 
     def close(self) -> None:
         """Close the listening sockets. Safe to call twice."""

@@ -76,6 +76,8 @@ class ServerConfig:
     max_txn_ops: int
     max_request_bytes: int
     max_concurrent_streams: int
+    keepalive_interval_s: float
+    keepalive_timeout_s: float
     gateway: bool
     cors: frozenset[str]
     host_whitelist: frozenset[str]
@@ -297,6 +299,8 @@ def resolve(given: Given, *, offline: bool = False) -> ServerConfig:
         max_txn_ops=given["max-txn-ops"],
         max_request_bytes=given["max-request-bytes"],
         max_concurrent_streams=min(given["max-concurrent-streams"], 2**32 - 1),
+        keepalive_interval_s=given["grpc-keepalive-interval"],
+        keepalive_timeout_s=given["grpc-keepalive-timeout"],
         gateway=given["enable-grpc-gateway"],
         cors=_origins(given["cors"]),
         host_whitelist=_origins(given["host-whitelist"]),

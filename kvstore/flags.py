@@ -118,6 +118,20 @@ USED: Final = (
         MEMBER,
         "streams that one client connection may have open",
     ),
+    Flag(
+        "grpc-keepalive-interval",
+        7200.0,
+        "duration",
+        MEMBER,
+        "a client that is silent for so long is asked whether it is there; 0s: never",
+    ),
+    Flag(
+        "grpc-keepalive-timeout",
+        20.0,
+        "duration",
+        MEMBER,
+        "a client that does not answer for so long is cut off",
+    ),
     Flag("enable-grpc-gateway", True, "bool", MEMBER, "serve the JSON gateway under /v3/"),
     Flag("config-file", "", "string", MEMBER, "YAML file; then flags and environment are ignored"),
     Flag(
@@ -290,10 +304,8 @@ OTHERS: Final = (
     ),
     *_no_effect(
         MEMBER,
-        "connections here are never closed for pinging often or for being idle",
+        "connections here are never closed for pinging often",
         grpc_keepalive_min_time=("duration", 5.0),
-        grpc_keepalive_interval=("duration", 7200.0),
-        grpc_keepalive_timeout=("duration", 20.0),
     ),
     *_no_effect(
         MEMBER,

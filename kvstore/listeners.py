@@ -108,7 +108,9 @@ class Listeners:
         """Begin to accept connections."""
         loop = asyncio.get_running_loop()
         for bound in self._sockets:
-            serve = loop.create_unix_server if bound.family == socket.AF_UNIX else loop.create_server
+            serve = (
+                loop.create_unix_server if bound.family == socket.AF_UNIX else loop.create_server
+            )
             server = await serve(
                 self._front.accept,
                 sock=bound,

@@ -144,7 +144,11 @@ class Server:
         for app, sockets in ((client_app, client_sockets), (metrics_app, metrics_sockets)):
             if sockets:
                 listeners = Listeners(
-                    app, sockets, max_concurrent_streams=config.max_concurrent_streams
+                    app,
+                    sockets,
+                    max_concurrent_streams=config.max_concurrent_streams,
+                    keepalive_interval_s=config.keepalive_interval_s,
+                    keepalive_timeout_s=config.keepalive_timeout_s,
                 )
                 self._listeners.append(listeners)
                 await listeners.start()

@@ -1,17 +1,18 @@
-"""Running toxid: the HTTP API on h2corn, the proxies on the same event loop."""
+"""Running toxid: the HTTP API and the proxies on one event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import Callable
 from typing import Final
 
 import structlog
-from h2corn import Config, Server
 
 from chaos.toxid.api import application
 from chaos.toxid.registry import Registry
+from consensus.http1 import Http1Server
 
 STOP_TIMEOUT_S: Final = 1.0
 
@@ -29,22 +30,10 @@ class ToxidServer:
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0, seed: int = 0) -> None:
         self.registry = Registry(seed)
-        self._server = Server(
-            application(self.registry),  # type: ignore[arg-type]
-            Config(
-                runtime_threads=1,  # one number for all servers of a process
-                bind=(f"{host}:{port}",),
-                lifespan="off",
-                access_log=False,
-                timeout_graceful_shutdown=STOP_TIMEOUT_S,
-            ),
-        )
-        self._task: asyncio.Task[None] | None = None
-
-    @property
-    def address(self) -> str:
+        self._host, self._port = host, port
+        self._server: Http1Server | None = None
+        self.address = ""
         """The API's "host:port" once started."""
-        return str(self._server.addresses[0])
 
     async def start(self) -> None:
         """Listen.
@@ -52,21 +41,18 @@ class ToxidServer:
         Raises:
             OSError: the address cannot be listened on.
         """
-        self._task = asyncio.create_task(self._server.serve())
-        started = asyncio.create_task(self._server.wait_started())
-        await asyncio.wait({self._task, started}, return_when=asyncio.FIRST_COMPLETED)
-        if self._task.done():
-            started.cancel()
-            await self._task
-        await started
+        bound = socket.create_server((self._host, self._port))
+        host, port = bound.getsockname()[:2]
+        self.address = f"{host}:{port}"
+        self._server = Http1Server(application(self.registry), [bound])
+        await self._server.start()
 
     async def stop(self) -> None:
         """Drop every connection and stop listening."""
         self.registry.close()
-        if self._task is not None:
-            self._server.shutdown()
-            await self._task
-            self._task = None
+        if self._server is not None:
+            await self._server.stop(STOP_TIMEOUT_S)
+            self._server = None
 
 
 async def serve(host: str, port: int, seed: int, started: Callable[[str], None]) -> None:

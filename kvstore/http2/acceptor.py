@@ -1,18 +1,16 @@
 """A new connection on a client port: HTTP/2 or HTTP/1.1, by its first bytes, as etcd tells them.
 
-HTTP/1.1 (curl, probes, the JSON gateway's users) is uvicorn's; both run the same application.
+HTTP/1.1 (curl, probes, the JSON gateway's users) goes to ``consensus.http1``; both run the same
+application.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final, cast
 
-from uvicorn.config import Config
-from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.server import ServerState
-
+from consensus.http1 import Http1
 from kvstore.http2.connection import STREAMS_NO_LIMIT, Http2Connection
 from kvstore.http2.frames import PREFACE
 from kvstore.http2.keepalive import Keepalive
@@ -20,9 +18,6 @@ from kvstore.http2.stream import App
 
 FIRST_BYTES_TIMEOUT_S: Final = 30.0
 """How long a client may be connected without a word. Probes may be slow on a loaded machine."""
-
-IDLE_TIMEOUT_S: Final = 24 * 3600
-"""An idle HTTP/1.1 connection is closed after so long; etcd never closes one."""
 
 SIGNATURE: Final = PREFACE[:16]
 """Enough to be sure: no HTTP/1.1 request begins with these bytes."""
@@ -49,18 +44,7 @@ class Front:
         self._keepalive = (keepalive_interval_s, keepalive_timeout_s)
         self._new: set[Acceptor] = set()
         self._http2: set[Http2Connection] = set()
-        self._http1 = ServerState()
-        self._http1_config = Config(
-            app,  # type: ignore[arg-type]
-            http="h11",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=IDLE_TIMEOUT_S,
-        )
+        self._http1 = Http1(app)
         self._changed = asyncio.Event()
 
     def accept(self) -> asyncio.Protocol:
@@ -71,7 +55,7 @@ class Front:
 
     def _protocol(self, http2: bool) -> asyncio.Protocol:
         if not http2:
-            return H11Protocol(self._http1_config, self._http1, {})
+            return self._http1.protocol()
         connection = Http2Connection(
             self._app, self._streams_max, Keepalive(*self._keepalive), self._gone
         )
@@ -88,20 +72,17 @@ class Front:
             acceptor.abort()
         for connection in tuple(self._http2):
             connection.drain()
-        for plain in tuple(self._http1.connections):
-            plain.shutdown()
+        await asyncio.gather(self._drain_http2(timeout_s), self._http1.drain(timeout_s))
+
+    async def _drain_http2(self, timeout_s: float) -> None:
         try:
             async with asyncio.timeout(timeout_s):
-                while self._http2 or self._http1.tasks:
+                while self._http2:
                     self._changed.clear()
-                    waits: set[asyncio.Future[Any]] = {*self._http1.tasks}
-                    waits.add(asyncio.ensure_future(self._changed.wait()))
-                    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                    await self._changed.wait()
         except TimeoutError:
             for connection in tuple(self._http2):
                 connection.abort()
-            for task in tuple(self._http1.tasks):
-                task.cancel()
 
 
 class Acceptor(asyncio.Protocol):
@@ -123,8 +104,7 @@ class Acceptor(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the first bytes, but not for ever."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport = cast(asyncio.Transport, transport)
         self._timer = asyncio.get_running_loop().call_later(FIRST_BYTES_TIMEOUT_S, transport.abort)
 
     def data_received(self, data: bytes) -> None:

@@ -1,10 +1,10 @@
 """One HTTP/2 connection: frames in, frames out (RFC 9113).
 
-What the streams of a turn of the loop write leaves in one piece at the turn's end. The peer gets the
-connection's credit as soon as its bytes are here (as grpc-go does it), so a stream whose handler
-does not read holds up none beside it; a stream's own window bounds what lies there. While the peer
-does not take what is sent, nothing more is read from it: whatever it asks for, the answers waiting
-here are bounded by ``WRITE_BUFFER_MAX`` and one turn's reads.
+What the streams of a turn of the loop write leaves in one piece at the turn's end. The peer gets
+the connection's credit as soon as its bytes are here (as grpc-go does it), so a stream whose
+handler does not read holds up none beside it; a stream's own window bounds what lies there. While
+the peer does not take what is sent, nothing more is read from it: whatever it asks for, the answers
+waiting here are bounded by ``WRITE_BUFFER_MAX`` and one turn's reads.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import asyncio
 import struct
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 
@@ -47,7 +47,7 @@ CONNECTION_WINDOW: Final = 16 * 1024 * 1024
 WRITE_BUFFER_MAX: Final = 256 * 1024
 """Bytes that wait for the socket before streams have to wait too."""
 TURN_BYTES_MAX: Final = 128 * 1024
-"""Bytes that the streams may write in one turn of the loop before they have to wait for the next."""
+"""Bytes that streams may write in one turn of the loop before they have to wait for the next."""
 CLOSED_REMEMBERED_MAX: Final = 512
 """Streams that ended lately and are still known: frames may have been under way to them."""
 CONTINUATIONS_MAX: Final = 64
@@ -120,8 +120,7 @@ class Http2Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet: our settings, and the connection's window."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport = cast(asyncio.Transport, transport)
         transport.set_write_buffer_limits(high=WRITE_BUFFER_MAX)
         self.scheme = "https" if transport.get_extra_info("sslcontext") else "http"
         self.peer = address_pair(transport.get_extra_info("peername"))
@@ -432,9 +431,10 @@ class Http2Connection(asyncio.Protocol):
         stream.task = self._loop.create_task(stream.run(self._app))
 
     def _on_trailers(self, stream: Stream, end_stream: bool, block: bytes) -> None:
-        self._decoder.trailers(block)
         if not stream.remote_open:
+            self._decoder.skip(block)
             raise StreamFault(ErrorCode.STREAM_CLOSED, "HEADERS on a half-closed stream")
+        self._decoder.trailers(block)
         if not end_stream:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "trailers that do not end the request")
         stream.end_request()

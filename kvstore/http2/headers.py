@@ -25,7 +25,7 @@ from kvstore.http2.frames import ConnectionFault, ErrorCode, StreamFault
 HeaderList = list[tuple[bytes, bytes]]
 
 HEADER_LIST_BYTES_MAX: Final = 64 * 1024
-"""Most that one request's headers may take, as RFC 9113 counts them; larger ones end the connection."""
+"""Most that one request's headers may take, as RFC 9113 counts; more ends the connection."""
 REMEMBERED_BLOCKS_MAX: Final = 256
 """Header blocks of a connection whose meaning is kept."""
 
@@ -106,7 +106,7 @@ class HeaderDecoder:
         if block and min(block) < 0x80:
             self._requests.clear()
         try:
-            return self._decoder.decode(block, raw=True)  # type: ignore[return-value]
+            return self._decoder.decode(block, raw=True)
         except OversizedHeaderListError:
             raise ConnectionFault(
                 ErrorCode.ENHANCE_YOUR_CALM,
@@ -121,6 +121,7 @@ def malformed(what: str) -> StreamFault:
     return StreamFault(ErrorCode.PROTOCOL_ERROR, f"malformed request: {what}")
 
 
+@functools.lru_cache(maxsize=1024)
 def check_field(name: bytes, value: bytes) -> None:
     """Check one field that is no pseudo-header.
 

@@ -1,15 +1,15 @@
 """One stream: a request and its response, as an ASGI application sees them.
 
 ``receive`` hands out the body as it comes and gives the peer credit for what was taken: what a
-handler leaves lying is bounded by ``STREAM_WINDOW``. ``send`` writes at once where the peer's windows
-and the socket have room, which is nearly always, and otherwise waits its turn. Both are called from
-the loop's thread; one task may receive while another sends.
+handler leaves lying is bounded by ``STREAM_WINDOW``. ``send`` writes at once where the peer's
+windows and the socket have room, which is nearly always, and otherwise waits its turn. One task may
+receive while another sends.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-Message = MutableMapping[str, Any]
+Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]

@@ -1,7 +1,7 @@
 """gRPC as an ASGI application: one task a call, and as little as possible on a unary call's way.
 
-The ASGI server (h2corn) speaks HTTP/2; this layer cuts bodies into messages, calls the handler, and
-writes status trailers. A call ends early in one of three ways, always by cancelling its task: its
+``kvstore.http2`` speaks HTTP/2; this layer cuts bodies into messages, calls the handler, and writes
+status trailers. A call ends early in one of three ways, always by cancelling its task: its
 deadline passed, the client went away (the server cancels the task, or ``receive`` says
 ``http.disconnect``), or this server is shutting down. Back-pressure is the server's: ``send`` waits
 while the peer's flow-control window is closed.
@@ -371,7 +371,6 @@ class GrpcApp:
         if isinstance(error, EtcdError):
             status = error.status
         elif isinstance(error, Disconnected):
-            # Nobody reads the end of this response, but without it h2corn may log a failed request.
             status = CANCELED
         elif isinstance(error, asyncio.CancelledError):
             if call.ended_by is None:
@@ -386,7 +385,7 @@ class GrpcApp:
                 log.error("a call failed on an unforeseen error", call=method.path, exc_info=error)
                 status = INTERNAL_ERROR
         method.stats.finish(status.code)
-        # h2corn raises OSError where it knows that the client is gone.
+        # The client may be gone: nobody reads this.
         with contextlib.suppress(OSError):
             await call.finish(status)
 

@@ -180,16 +180,22 @@ def _lost_pattern(toxid: Proxies, echo: EchoServer) -> list[bool]:
     toxid.destroy_all()
     address = toxid.create("lossy", echo.address)
     toxid.add_toxic("lossy", "packet_loss", {"loss_rate": 0.5})
-    pattern = []
+    pattern: list[bool] = []
     with dial(address) as sock:
-        sock.settimeout(0.03)
+        sock.settimeout(0.01)
         for number in range(40):
-            message = bytes([number])
-            sock.sendall(message)
+            sock.sendall(bytes([number]))
+            lost = pattern.count(False)
             arrived = b""
-            with contextlib.suppress(TimeoutError):
-                arrived = sock.recv(1)
-            pattern.append(arrived == message)
+
+            def settled(lost: int = lost) -> bool:
+                nonlocal arrived
+                with contextlib.suppress(TimeoutError):
+                    arrived = sock.recv(1)
+                return bool(arrived) or sum(toxid.effects()["lossy"].values()) > lost
+
+            wait_until_sync(settled)
+            pattern.append(arrived == bytes([number]))
     return pattern
 
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import attrs
+
 from kvstore.listeners import Listeners
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.rpc.grpc_asgi import GrpcApp
