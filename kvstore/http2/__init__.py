@@ -2,7 +2,7 @@
 
 A connection is one ``asyncio.Protocol`` that runs an ASGI application, one task a stream, in the
 event loop that everything else runs in. HPACK is the ``hpack`` library's, HTTP/1.1 is uvicorn's;
-here is what no library gives in a form that etcd's clients need (why: decision 0012).
+here is what no library gives in a form that etcd's clients need (why: decision 0014).
 
     frames      frames as bytes, error codes, faults
     headers     header blocks to requests, and back
