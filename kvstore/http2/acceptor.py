@@ -99,24 +99,31 @@ class Acceptor(asyncio.Protocol):
         self._choose = choose
         self._settled = settled
         self._seen = b""
-        self._transport: asyncio.Transport
-        self._timer: asyncio.TimerHandle
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._aborted = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the first bytes, but not for ever."""
         self._transport = transport = cast(asyncio.Transport, transport)
+        if self._aborted:
+            transport.abort()
+            return
         self._timer = asyncio.get_running_loop().call_later(FIRST_BYTES_TIMEOUT_S, transport.abort)
 
     def data_received(self, data: bytes) -> None:
         """Choose as soon as the bytes tell."""
+        transport = self._transport
+        if transport is None or self._aborted:
+            return
         self._seen += data
         http2 = self._seen.startswith(SIGNATURE)
         if not http2 and SIGNATURE.startswith(self._seen):
             return
         self._end()
         protocol = self._choose(http2)
-        self._transport.set_protocol(protocol)
-        protocol.connection_made(self._transport)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
         protocol.data_received(self._seen)
 
     def connection_lost(self, _: Exception | None) -> None:
@@ -124,9 +131,12 @@ class Acceptor(asyncio.Protocol):
         self._end()
 
     def abort(self) -> None:
-        """Cut it off."""
-        self._transport.abort()
+        """Cut it off; the loop may have accepted it and not told yet."""
+        self._aborted = True
+        if self._transport is not None:
+            self._transport.abort()
 
     def _end(self) -> None:
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._settled(self)

@@ -205,7 +205,8 @@ def test_chaos_run_refuses_a_bad_plan(tmp_path: Path, text: str, says: str) -> N
 def test_what_a_plan_wants_and_cannot_have_is_said(tmp_path: Path) -> None:
     path = tmp_path / "plan.toml"
     path.write_text('version = 1\n[[fault]]\nkind = "net.drop"\nat = 1\nfor = 1\n')
-    words = ["run", "--target", "kvstore", "--plan", str(path), "--out", str(tmp_path / "out")]
+    words = ["run", "--target", "kvstore", "--engine", "pysyncobj", "--plan", str(path)]
+    words += ["--out", str(tmp_path / "out")]
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 2
     assert "plan on kvstore wants peers whose frames toxid can tell apart" in result.output

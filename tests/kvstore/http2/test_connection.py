@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from typing import Any
 
 import hpack
 import pytest
 
 from kvstore.http2 import frames
+from kvstore.http2.acceptor import Front
 from kvstore.http2.frames import ErrorCode
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.rpc.registry import Call, Kind
@@ -87,6 +90,10 @@ async def wait_for_ever(_: pb.PutRequest, __: Call) -> pb.RangeResponse:
     raise AssertionError("not reached")
 
 
+async def no_app(*_: Any) -> None:
+    raise AssertionError("no request came")
+
+
 async def test_the_authority_may_be_a_url() -> None:
     async with serve(echo_method("Echo", Kind.UNARY, echo)) as served:
         client = await Client.connect(served.address)
@@ -157,3 +164,14 @@ async def test_a_broken_stream_leaves_the_others() -> None:
         client.body(3)
         assert (await client.headers())[":status"] == "200"
         client.close()
+
+
+async def test_a_connection_that_is_only_just_accepted_is_cut_off_by_a_stop() -> None:
+    front = Front(no_app)
+    accepted = front.accept()  # what the loop does before it tells the protocol of its transport
+    await front.drain(TIMEOUT_S)
+    ours, theirs = socket.socketpair()
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_connection(lambda: accepted, sock=ours)
+    await wait_until(transport.is_closing)
+    theirs.close()
