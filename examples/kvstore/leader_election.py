@@ -25,25 +25,28 @@ async def write(client: AsyncClient, name: str, leadership: Leadership) -> None:
     print(f"{name}: {'writes' if answer.succeeded else 'may not write: it leads no longer'}")
 
 
-async def candidate(client: AsyncClient, name: str) -> Leadership:
-    """Wait for office, hold it for a moment, and hand over."""
+async def candidate(client: AsyncClient, name: str, seen: asyncio.Event) -> Leadership:
+    """Wait for office, hold it until somebody has seen a leader, and hand over."""
     async with client.campaign(ELECTION, name, ttl_s=5) as leadership:
         print(f"{name}: leads, term {leadership.fencing_token}")
         await write(client, name, leadership)
+        await seen.wait()
     print(f"{name}: resigned")
     return leadership
 
 
-async def observer(client: AsyncClient) -> None:
+async def observer(client: AsyncClient, seen: asyncio.Event) -> None:
     """Say who leads. It may miss a short reign, and never sees an older one after a newer."""
     async for leader in client.observe(ELECTION):
         print(f"observer: the leader is {leader.value.decode()}")
+        seen.set()
 
 
 async def main(client: AsyncClient) -> None:
     """Leader election on kvstore."""
-    watching = asyncio.create_task(observer(client))
-    reigns = await asyncio.gather(*(candidate(client, name) for name in NAMES))
+    seen = asyncio.Event()
+    watching = asyncio.create_task(observer(client, seen))
+    reigns = await asyncio.gather(*(candidate(client, name, seen) for name in NAMES))
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
 
