@@ -251,11 +251,14 @@ class LossyFileSystem(mfusepy.Operations):  # type: ignore[misc]
 
 
 def serve(store: Path, mountpoint: Path, seed: int) -> None:
-    """Mount, serve until SIGTERM, unmount."""
+    """Mount, serve until SIGTERM, unmount.
+
+    libfuse changes into the root directory before it serves: relative paths would mean others then.
+    """
     try:
         mfusepy.FUSE(
-            LossyFileSystem(VolatileDirectory(store, seed)),
-            str(mountpoint),
+            LossyFileSystem(VolatileDirectory(store.absolute(), seed)),
+            str(mountpoint.absolute()),
             foreground=True,
             fsname="lossyfs",
             subtype="lossyfs",

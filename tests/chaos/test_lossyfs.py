@@ -176,6 +176,21 @@ def disk(tmp_path: Path) -> Iterator[LossyDisk]:
     assert not is_mounted(found.mountpoint)
 
 
+def test_paths_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What serves a mount changes into the root directory; a run's ``--out`` is often relative."""
+    if why_not():
+        pytest.skip(why_not())
+    monkeypatch.chdir(tmp_path)
+    disk = LossyDisk("d", Path("here/store"), Path("here/mnt"), Path("here/log"), seed=1)
+    disk.mount()
+    try:
+        (disk.mountpoint / "a").write_bytes(b"x")
+        assert (tmp_path / "here/store/files/a").read_bytes() == b"x"
+    finally:
+        disk.unmount()
+    assert not is_mounted(disk.mountpoint)
+
+
 def failure_of(call: Callable[[], object]) -> int | None:
     with pytest.raises(OSError) as failed:
         call()
