@@ -5,6 +5,10 @@ be on every member. By hand, for as many rounds as there is time for:
 
     PYTHONPATH=. nice python -m tests.kvstore.kill_rounds --rounds 200 --engine native
 
+With ``--lossy-disks`` the data are on file systems of their own (``chaos.lossyfs``), each of which
+then forgets what was not synced: all of it, all but the first writes with the next one torn, or any
+sectors, drawn anew for each round.
+
 It prints one line now and then and ends with a summary; the exit status is 1 where a put was lost
 or a member refused to start.
 """
@@ -13,17 +17,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import random
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 import attrs
 
+from chaos.lossyfs.disk import LossyDisk, why_not
+from chaos.lossyfs.volatile import Forget
 from kvstore.client import AsyncClient, EtcdError, KeyValue, prefix_end
 from tests.clusters import Cluster, Program
 from tests.kvstore.ledger import PREFIX, Found, Ledger, compare, load, more_acknowledged
@@ -48,6 +55,8 @@ class Tally:
     unknown: int = 0
     wrong: list[str] = attrs.field(factory=list)
     starts_s: list[float] = attrs.field(factory=list)
+    forgotten: int = 0
+    """Changes that the disks had not been asked to sync, and lost."""
 
 
 async def rounds_of_kills(
@@ -56,6 +65,7 @@ async def rounds_of_kills(
     *,
     engine: str = "native",
     seed: int = 0,
+    lossy_disks: bool = False,
     say: Callable[[str], None] = print,
 ) -> Tally:
     """Run the rounds; return what was counted and what was wrong.
@@ -65,6 +75,7 @@ async def rounds_of_kills(
         rounds: how many kills.
         engine: of the kvstore members.
         seed: of the moments of the kills.
+        lossy_disks: whether all lose their power, so that unsynced writes are lost or torn.
         say: is told now and then how it goes.
 
     Raises:
@@ -76,12 +87,17 @@ async def rounds_of_kills(
     cluster = Cluster(
         Program.kvstore(engine), directory, flags=("--snapshot-count", str(SNAPSHOT_COUNT))
     )
-    with cluster:
+    with contextlib.ExitStack() as stack:
+        disks = _mount_disks(cluster, directory, seed, stack) if lossy_disks else []
+        stack.enter_context(cluster)
         for number in range(1, rounds + 1):
             name = f"round{number}"
             async with load(cluster, ledger, name):
                 await more_acknowledged(ledger, drawn.randrange(1, PUTS_MAX))
                 kill_all(cluster)
+            leaves = drawn.choice(list(Forget))
+            for disk in disks:
+                tally.forgotten += await asyncio.to_thread(disk.forget, leaves)
             began = time.monotonic()
             await asyncio.to_thread(start_all, cluster)
             tally.starts_s.append(time.monotonic() - began)
@@ -99,6 +115,25 @@ async def rounds_of_kills(
                 break
     tally.acknowledged, tally.unknown = len(ledger.acknowledged), len(ledger.unknown)
     return tally
+
+
+def _mount_disks(
+    cluster: Cluster, directory: Path, seed: int, stack: contextlib.ExitStack
+) -> Sequence[LossyDisk]:
+    """Put a lossy disk under each member's data directory; they go when ``stack`` closes."""
+    disks = []
+    for number, member in enumerate(cluster.members):
+        disk = LossyDisk(
+            member.name,
+            directory / "disks" / member.name,
+            member.data,
+            directory / f"disk-{member.name}.log",
+            seed + number,
+        )
+        disk.mount()
+        stack.callback(disk.unmount)
+        disks.append(disk)
+    return disks
 
 
 def kill_all(cluster: Cluster) -> None:
@@ -160,19 +195,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--engine", default="native")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lossy-disks", action="store_true", help="forget what was not synced")
     options = parser.parse_args()
+    if options.lossy_disks and why_not():
+        parser.error(f"--lossy-disks: {why_not()}")
     with tempfile.TemporaryDirectory(prefix="kill-rounds-") as directory:
         began = time.monotonic()
         tally = asyncio.run(
             rounds_of_kills(
-                Path(directory), options.rounds, engine=options.engine, seed=options.seed
+                Path(directory),
+                options.rounds,
+                engine=options.engine,
+                seed=options.seed,
+                lossy_disks=options.lossy_disks,
             )
         )
         starts = sorted(tally.starts_s)
         print(
             f"{tally.rounds} rounds in {time.monotonic() - began:.0f} s: "
             f"{tally.acknowledged} puts acknowledged, {tally.unknown} unknown, "
-            f"{len(tally.wrong)} answers wrong; all three served again after "
+            f"{len(tally.wrong)} answers wrong; "
+            f"{tally.forgotten} unsynced changes lost; all three served again after "
             f"{starts[len(starts) // 2]:.1f} s (median), {starts[-1]:.1f} s (longest)"
         )
         for wrong in tally.wrong:
