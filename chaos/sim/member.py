@@ -451,6 +451,7 @@ class Member:
             identity = ProposalId(self.number, self.incarnation, self._sequence)
             proposals.append(Proposal(identity, clock_ms, command))
         self.world.trace.note(self.world.now, "propose", self.name, len(commands))
+        self.world.asked()
         driver.propose(proposals)
         self.pump()
 

@@ -77,6 +77,7 @@ class World:
         self._sweeps = 0
         self._healed_at = 0
         self._committed_before = 0
+        self._asked_after: int | None = None
         self._committed_after: int | None = None
         self.network = Network(self)
         self.faults = Faults(self)
@@ -177,6 +178,11 @@ class World:
         """How many commands callers were told were applied."""
         return self.promises.acknowledged
 
+    def asked(self) -> None:
+        """A member was given a proposal: after healing, liveness counts from the first one."""
+        if self._healed_at and self._asked_after is None:
+            self._asked_after = self.now
+
     def acknowledged(self, index: int) -> None:
         """A caller was told that its command was applied."""
         self.promises.told_applied(index)
@@ -225,9 +231,9 @@ class World:
 
     def _check_end(self) -> None:
         timeout_us = self.options.election_timeout_us
-        if self._committed_after is None:
+        if self._asked_after is None or self._committed_after is None:
             raise Violation("liveness: nothing new was committed after everything was healed")
-        took = (self._committed_after - self._healed_at) / timeout_us
+        took = (self._committed_after - self._asked_after) / timeout_us
         require(
             took <= COMMIT_WITHIN,
             f"liveness: the first commit after healing took {took:.1f} election timeouts",

@@ -203,10 +203,11 @@ def opening_is_whole(file: File, *, begins_log: bool) -> bool:
 def was_never_used(file: File, number: int) -> bool:
     """Whether nothing was ever promised from a segment: a crash cut its making short.
 
-    Its first block may be damaged as a whole, and with it what says so; but what was made and used
-    has more in it than what it opens with, even where the first record cannot be read.
+    What a crash leaves of a field of the first block ends early; one that is there to its end and
+    does not match is damage. And what was made and used has more in it than what it opens with,
+    even where the first record cannot be read.
     """
-    if synced_offset(file, number) is not None:
+    if synced_offset(file, number) is not None or _first_block_is_damaged(file):
         return False
     opening_bytes = FIRST_OPENING_BYTES if number == 1 else BLOCK_BYTES
     if _is_touched(file, BLOCK_BYTES + opening_bytes):
@@ -217,6 +218,17 @@ def was_never_used(file: File, number: int) -> bool:
     while first is not None and opening and reader.next() is not None:
         opening -= 1
     return opening > 0
+
+
+def _first_block_is_damaged(file: File) -> bool:
+    """Whether a field of the first block was written to its end and does not match its checksum."""
+    fields = [(0, _HEAD.size)]
+    fields += [(offset, _SLOT.size) for offset in SLOT_OFFSETS + TERM_SLOT_OFFSETS]
+    return any(
+        _read_checked(file, offset, size) is None
+        and any(file.read(offset + size + _CHECKSUM_BYTES - 1, 1))
+        for offset, size in fields
+    )
 
 
 def _is_touched(file: File, offset: int) -> bool:

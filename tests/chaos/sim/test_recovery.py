@@ -71,6 +71,11 @@ def test_power_lost_by_all_at_once_loses_nothing_that_was_acknowledged() -> None
     assert summary.acknowledged > 100 * KILL_ALL_SEEDS
 
 
+@pytest.mark.parametrize("seed", [4182, 17774, 50340])
+def test_seeds_that_once_lost_a_newest_segment_to_damage(seed: int) -> None:
+    assert run_seed(seed).verdict is Verdict.OK
+
+
 def test_the_command_names_the_profile_and_refuses_it_for_a_library() -> None:
     arguments = ["sim", "--profile", "kill-all", "--seconds", "10", "--seeds", "1", "--jobs", "1"]
     result = CliRunner().invoke(main, arguments)

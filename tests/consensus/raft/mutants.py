@@ -420,11 +420,19 @@ MUTANTS = (
         "native.test_repair:test_no_damaged_page_goes_unnoticed",
     ),
     Mutant(
+        "drops a newest segment whose both first pages are damaged",
+        STORAGE + "segments:was_never_used",
+        " or _first_block_is_damaged(file)",
+        "",
+        "storage.test_wal:test_a_newest_segment_whose_both_first_pages_are_damaged_is_not_dropped",
+    ),
+    Mutant(
         "takes a log whose first records cannot be read for a new one",
         STORAGE + "segments:was_never_used",
         "if _is_touched(file, BLOCK_BYTES + opening_bytes):",
         "if False:",
         "storage.test_wal:test_a_log_whose_both_first_pages_are_damaged_is_not_taken_for_a_new_one",
+        {"page": bytes(4096)},
     ),
     Mutant(
         "holds a lease although followers may elect at once",

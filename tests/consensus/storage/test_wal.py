@@ -17,7 +17,7 @@ from consensus.raft.ready import HardState
 from consensus.storage.files import File, RealFile, RealFileSystem
 from consensus.storage.records import Base, Record, crc32c
 from consensus.storage.recovery import LogDamaged, Recovered
-from consensus.storage.segments import BLOCK_BYTES
+from consensus.storage.segments import BLOCK_BYTES, SLOT_OFFSETS, TERM_SLOT_OFFSETS
 from consensus.storage.wal import WriteAheadLog
 from tests.consensus.storage.images import MemoryFiles
 
@@ -175,17 +175,45 @@ def test_damage_names_the_segment_and_the_offset(tmp_path: Path) -> None:
     assert damaged.value.recovered.entries, "what comes before is not lost"
 
 
+@pytest.mark.parametrize("page", [bytes(BLOCK_BYTES), os.urandom(BLOCK_BYTES)], ids=["lost", "bad"])
 def test_a_log_whose_both_first_pages_are_damaged_is_not_taken_for_a_new_one(
-    tmp_path: Path,
+    tmp_path: Path, page: bytes
 ) -> None:
     log, _ = open_log(tmp_path)
     log.append([Base(0, 0, 0, b"the founding members"), HardState(2)])
     log.close()
     path = tmp_path / segments(tmp_path)[0]
     data = bytearray(path.read_bytes())
-    data[:BLOCK_BYTES] = os.urandom(BLOCK_BYTES)
+    data[:BLOCK_BYTES] = page
     data[BLOCK_BYTES] ^= 1
     path.write_bytes(data)
+    with pytest.raises(LogDamaged):
+        open_log(tmp_path)
+
+
+def test_a_newest_segment_whose_both_first_pages_are_damaged_is_not_dropped(
+    tmp_path: Path,
+) -> None:
+    """Even where nothing was written yet behind its first page of records."""
+    filled(tmp_path).close()
+    path = tmp_path / segments(tmp_path)[-1]
+    data = path.read_bytes()
+    assert len(data.rstrip(b"\0")) < 2 * BLOCK_BYTES
+    path.write_bytes(os.urandom(2 * BLOCK_BYTES) + data[2 * BLOCK_BYTES :])
+    with pytest.raises(LogDamaged, match="its first block does not match its checksum"):
+        open_log(tmp_path)
+
+
+@pytest.mark.parametrize("field", [44, *(at + 20 for at in SLOT_OFFSETS + TERM_SLOT_OFFSETS)])
+def test_an_unfinished_segment_has_no_field_that_is_damaged(tmp_path: Path, field: int) -> None:
+    """A field that is there to its end was not cut short by a crash."""
+    filled(tmp_path).close()
+    path = tmp_path / segments(tmp_path)[-1]
+    size = path.stat().st_size
+    path.write_bytes(bytes(size))
+    open_log(tmp_path)[0].close()  # untouched: it is dropped
+    assert path.name not in segments(tmp_path)
+    path.write_bytes(bytes(field - 1) + b"\1" + bytes(size - field))
     with pytest.raises(LogDamaged):
         open_log(tmp_path)
 
