@@ -22,7 +22,7 @@ from typing import Any, Final
 import attrs
 
 from chaos.checkers.linearizability import check_real_time
-from chaos.history.format import READS, History, Operation, Outcome, WatchEvent
+from chaos.history.format import READS, Compaction, History, Operation, Outcome, WatchEvent
 from chaos.verdict import CheckResult, Findings, Kind, Verdict
 
 CHECKER: Final = "replay"
@@ -78,7 +78,7 @@ def check_replay(history: History) -> CheckResult:
     if log is None:
         return findings.result(CHECKER, Verdict.UNKNOWN)
     replay = Replay(log)
-    compactions = [op for op in history.operations if op.f == "compact"]
+    compactions = history.compactions
     reads = [
         op
         for op in history.operations
@@ -137,12 +137,12 @@ def _check_read(operation: Operation, replay: Replay, findings: Findings) -> Non
 
 
 def _check_refusal(
-    operation: Operation, error: str, compactions: Sequence[Operation], findings: Findings
+    operation: Operation, error: str, compactions: Sequence[Compaction], findings: Findings
 ) -> None:
     at = operation.input["at"]
     if error == COMPACTED:
-        begun = [op for op in compactions if op.start <= (operation.end or 0)]
-        if any(op.input["revision"] > at and op.outcome is not Outcome.FAIL for op in begun):
+        begun = [one for one in compactions if one.start <= (operation.end or 0)]
+        if any(one.revision > at for one in begun):
             return
         findings.add(
             Kind.WRONG_REFUSAL,
@@ -162,21 +162,20 @@ def _check_refusal(
 
 
 def _check_too_old(
-    operation: Operation, compactions: Sequence[Operation], findings: Findings
+    operation: Operation, compactions: Sequence[Compaction], findings: Findings
 ) -> None:
     """A linearizable read of what had been compacted before it began must be refused."""
     at = operation.input["at"]
     if not at or operation.input["serializable"]:
         return
     for compaction in compactions:
-        done = compaction.outcome is Outcome.OK and (compaction.output or {}).get("error") is None
-        before = (compaction.end or operation.start) < operation.start
-        if done and before and compaction.input["revision"] > at:
+        before = compaction.end is not None and compaction.end < operation.start
+        if before and compaction.revision > at:
             findings.add(
                 Kind.WRONG_READ,
                 f"read {operation.id} of revision {at} was answered, though compaction "
-                f"{compaction.id} to {compaction.input['revision']} had ended before it began",
-                (compaction.id, operation.id),
+                f"{compaction.id} to {compaction.revision} had ended before it began",
+                (operation.id,),
                 at,
             )
             return

@@ -38,10 +38,8 @@ def check_watches(history: History) -> CheckResult:
     if log is None or not told:
         findings.note(Kind.UNDECIDED, "there is no log to compare with" if told else "no watches")
         return findings.result(CHECKER, Verdict.UNKNOWN)
-    compactions = [
-        operation.input["revision"] for operation in history.operations if operation.f == "compact"
-    ]
-    facts = _Facts(log, Replay(log), max(compactions, default=0))
+    compacted = max((one.revision for one in history.compactions), default=0)
+    facts = _Facts(log, Replay(log), compacted)
     for watcher in history.watchers.values():
         _Checked(watcher, facts, findings).run()
     return findings.result(CHECKER, Verdict.OK)
@@ -179,7 +177,7 @@ class _Checked:
             self._add(
                 Kind.WATCH_CANCELED,
                 f"waited for revision {following} and was ended by a compaction to "
-                f"{notice.compact_revision}; clients asked for one to {self._facts.compacted}",
+                f"{notice.compact_revision}; what was asked for went to {self._facts.compacted}",
                 following,
             )
 

@@ -127,6 +127,23 @@ class FaultEvent:
     number: int = 0
 
 
+@attrs.define(slots=True)
+class Compaction:
+    """Somebody, a client or the administrator, asked to forget what is before a revision.
+
+    Args:
+        id: of the line, or of the client's operation.
+        revision: the oldest that is to be kept.
+        start: when it was asked for (ns).
+        end: when it was known to be done (ns); None if that never was.
+    """
+
+    id: int
+    revision: int
+    start: int
+    end: int | None = None
+
+
 @attrs.frozen(slots=True)
 class StatusEvent:
     """What a member said of itself, written when it is another than before.
@@ -236,12 +253,28 @@ class History:
     statuses: list[StatusEvent] = attrs.field(factory=list)
     watchers: dict[int, Watcher] = attrs.field(factory=dict)
     states: list[MemberState] = attrs.field(factory=list)
+    administered: list[Compaction] = attrs.field(factory=list)
     footer: dict[str, Any] = attrs.field(factory=dict)
 
     @property
     def base_revision(self) -> int:
         """The store's revision before the first operation: 1 for an empty etcd."""
         return int(self.header.get("base_revision", 1))
+
+    @property
+    def compactions(self) -> list[Compaction]:
+        """All that were asked for and may have happened: by clients, and by the administrator."""
+        asked = [
+            Compaction(
+                op.id,
+                op.input["revision"],
+                op.start,
+                op.end if op.outcome is Outcome.OK and not (op.output or {}).get("error") else None,
+            )
+            for op in self.operations
+            if op.f == "compact" and op.outcome is not Outcome.FAIL
+        ]
+        return asked + self.administered
 
     @property
     def log(self) -> list[WatchEvent] | None:

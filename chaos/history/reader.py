@@ -9,6 +9,7 @@ from typing import Any
 
 from chaos.history.format import (
     FORMAT_VERSION,
+    Compaction,
     FaultEvent,
     History,
     HistoryError,
@@ -106,6 +107,13 @@ def _take(history: History, by_id: dict[int, Operation], line: dict[str, Any], f
                 line.get("n", 0),
             )
         )
+    elif e == "compaction":
+        history.administered.append(Compaction(line["i"], line["rev"], line["t"]))
+    elif e == "compacted":
+        done = [one for one in history.administered if one.id == line["of"]]
+        if not done:
+            raise HistoryError(f"there is no compaction {line['of']}")
+        done[0].end = line["t"]
     elif e == "status":
         history.statuses.append(
             StatusEvent(line["t"], line["node"], line["role"], line.get("term", 0))

@@ -11,6 +11,7 @@ from typing import Any
 
 from chaos.history.format import (
     FORMAT_VERSION,
+    Compaction,
     FaultEvent,
     MemberState,
     Notice,
@@ -97,6 +98,16 @@ class Recorder:
         self.fault_events.append(
             FaultEvent(now, kind, phase, tuple(target), evidence, effective, number)
         )
+
+    def compaction(self, revision: int) -> Compaction:
+        """Record that the administrator is about to ask for a compaction; see ``compacted``."""
+        number = self._next
+        start = self._write("compaction", {"rev": revision})
+        return Compaction(number, revision, start)
+
+    def compacted(self, compaction: Compaction) -> None:
+        """Record that a compaction was done."""
+        compaction.end = self._write("compacted", {"of": compaction.id})
 
     def status(self, member: str, role: str, term: int = 0) -> None:
         """Record that a member's role or term is another than before; see ``StatusEvent``."""

@@ -113,7 +113,7 @@ class Nemesis:
     async def _on(
         self, number: int, fault: PlannedFault, victims: Sequence[str], rng: Random
     ) -> None:
-        injector = INJECTORS[fault.kind](self._cluster, fault, victims, rng)
+        injector = INJECTORS[fault.kind](self._cluster, fault, victims, rng, self._recorder)
         began = time.monotonic()
         self._recorder.fault(fault.kind, "start", victims, fault.label, number=number)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import weakref
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import grpc
 from chaos.cluster.cluster import Cluster
 from chaos.cluster.rpc import CallFailed, MemberStatus
 from chaos.cluster.targets.base import Api, Control, Launch, Layout, Target
+from chaos.history.recorder import Recorder
 from chaos.nemesis.injectors import INJECTORS
 from chaos.nemesis.injectors.base import Injector
 from chaos.nemesis.plan import fault_of
@@ -141,7 +143,10 @@ def inject(cluster: Cluster, victims: list[str], kind: str, **options: Any) -> I
     table = {"kind": kind, "at": 0, "for": 0, "target": target, **options}
     if kind == "proc.rolling_restart":
         table["target"] = "all"
-    return INJECTORS[kind](cluster, fault_of(table), victims, random.Random(7))
+    recorder = Recorder(cluster.directory / "faults.jsonl", {})
+    injector = INJECTORS[kind](cluster, fault_of(table), victims, random.Random(7), recorder)
+    weakref.finalize(injector, recorder.close)
+    return injector
 
 
 async def seen(injector: Injector) -> str:

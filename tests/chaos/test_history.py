@@ -91,6 +91,8 @@ def test_watchers_states_and_json_are_read_back(tmp_path: Path) -> None:
         recorder.notice(watching, Notice(0, "events", 3, seen))
         recorder.notice(watching, Notice(0, "canceled", 3, compact_revision=5))
         recorder.state(MemberState("n1", 9, "aa", 4))
+        recorder.compacted(recorder.compaction(4))
+        unknown = recorder.compaction(5)
     history = read_history(path)
     assert history.operations[0].input == history.operations[0].output == [["append", "x", 1]]
     (found,) = history.watchers.values()
@@ -100,6 +102,10 @@ def test_watchers_states_and_json_are_read_back(tmp_path: Path) -> None:
     assert found.notices[0].events == seen
     assert found.notices[1].compact_revision == 5
     assert history.states == [MemberState("n1", 9, "aa", 4)]
+    done, asked = history.compactions
+    assert (done.revision, asked) == (4, unknown)
+    assert done.end is not None
+    assert done.end > done.start
 
 
 HEADER = '{"i":0,"t":0,"e":"header","version":1}'
@@ -118,6 +124,7 @@ HEADER = '{"i":0,"t":0,"e":"header","version":1}'
         ([HEADER, '{"e":"invoke","i":1}'], "line 2: not a history line (KeyError"),
         ([HEADER, "[]"], "line 2: not a history line (TypeError"),
         ([HEADER, '{"e":"notice","w":4}'], "line 2: there is no watcher 4"),
+        ([HEADER, '{"e":"compacted","of":4}'], "line 2: there is no compaction 4"),
     ],
 )
 def test_damage_is_named(lines: list[str], text: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from chaos.checkers.replay import check_replay
 from chaos.checkers.watches import check_watches
-from chaos.history.format import Notice, Operation, SeenEvent, Watcher
+from chaos.history.format import Compaction, Notice, Operation, SeenEvent, Watcher
 from chaos.verdict import Kind, Verdict
 from tests.chaos.records import FAIL, events, history, log_of, op, watcher
 
@@ -178,6 +178,15 @@ def test_a_compaction_that_nobody_asked_for_ends_no_watch() -> None:
     ended = attrs.evolve(watcher(1), notices=[Notice(0, "canceled", 6, compact_revision=4)])
     result = check_watches(history([], LOG, [ended]))
     assert result.counts == {Kind.WATCH_CANCELED: 1}
+
+
+def test_the_administrator_may_compact_too() -> None:
+    ended = attrs.evolve(watcher(1), notices=[Notice(0, "canceled", 6, compact_revision=4)])
+    found = history([], LOG, [ended])
+    found.administered.append(Compaction(1, 4, 0))
+    assert check_watches(found).verdict is Verdict.OK
+    found.administered[0].revision = 3
+    assert check_watches(found).counts == {Kind.WATCH_CANCELED: 1}
 
 
 def test_without_log_or_watch_nothing_is_known() -> None:

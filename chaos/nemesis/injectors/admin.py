@@ -10,6 +10,8 @@ import abc
 from contextlib import suppress
 from typing import Final
 
+import grpc
+
 from chaos.cluster.cluster import ClusterFailed
 from chaos.cluster.rpc import CallFailed, MemberClient
 from chaos.nemesis.injectors.base import Injector
@@ -56,10 +58,22 @@ class Compact(Admin):
 
     async def once(self, victim: str, client: MemberClient) -> str:
         """See ``Admin``."""
-        revision = (await client.status()).revision - self.option("keep", int)
-        if revision < 1:
+        newest = (await client.status()).revision
+        kept = newest - self.option("keep", int)
+        if kept < 1:
             return ""
+        try:
+            return await self._compact(victim, client, kept)
+        except CallFailed as error:
+            if error.code is not grpc.StatusCode.OUT_OF_RANGE:
+                raise
+        # Clients compact as well, and had done so beyond that.
+        return await self._compact(victim, client, newest)
+
+    async def _compact(self, victim: str, client: MemberClient, revision: int) -> str:
+        compaction = self.recorder.compaction(revision)
         await client.compact(revision)
+        self.recorder.compacted(compaction)
         return f"{victim} compacted what is before revision {revision}"
 
 

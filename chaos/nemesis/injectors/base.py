@@ -15,6 +15,7 @@ from random import Random
 from typing import TypeVar
 
 from chaos.cluster.cluster import Cluster
+from chaos.history.recorder import Recorder
 from chaos.nemesis.plan import PlannedFault
 from chaos.nemesis.vocabulary import Value
 
@@ -31,12 +32,19 @@ class Injector(abc.ABC):
         fault: what was planned.
         victims: whom it strikes, members by name.
         rng: of what the plan leaves open.
+        recorder: where it notes what checkers have to know of it.
     """
 
     def __init__(
-        self, cluster: Cluster, fault: PlannedFault, victims: Sequence[str], rng: Random
+        self,
+        cluster: Cluster,
+        fault: PlannedFault,
+        victims: Sequence[str],
+        rng: Random,
+        recorder: Recorder,
     ) -> None:
         self.cluster = cluster
+        self.recorder = recorder
         self.fault = fault
         self.victims = list(victims)
         self.rng = rng
