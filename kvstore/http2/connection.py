@@ -18,6 +18,7 @@ from typing import Any, Final, cast
 import structlog
 
 from kvstore.http2 import frames
+from kvstore.http2.fields import HEADER_LIST_BYTES_MAX
 from kvstore.http2.frames import (
     ACK,
     END_HEADERS,
@@ -36,7 +37,7 @@ from kvstore.http2.frames import (
     Setting,
     StreamFault,
 )
-from kvstore.http2.headers import HEADER_LIST_BYTES_MAX, HeaderDecoder
+from kvstore.http2.headers import HeaderDecoder
 from kvstore.http2.keepalive import Keepalive
 from kvstore.http2.stream import STREAM_WINDOW, App, Stream
 

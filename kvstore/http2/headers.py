@@ -3,31 +3,30 @@
 The rules are those of RFC 9113, section 8. One thing is laxer on purpose: ``:authority`` may be any
 text, because etcdctl 3.4 sends a whole URL there.
 
-A client repeats itself: after its first calls a header block is a run of one-byte references into
-the dynamic table. Such a block does not change the table, so what it means is remembered until a
-block comes that does.
+A client repeats itself: from call to call only ``grpc-timeout`` differs. What the other fields mean
+as a request is therefore worked out once, and remembered by the fields.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
-import attrs
 import hpack
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 
+from kvstore.http2.fields import HEADER_LIST_BYTES_MAX, Field, FieldDecoder
 from kvstore.http2.frames import ConnectionFault, ErrorCode, StreamFault
 
-HeaderList = list[tuple[bytes, bytes]]
+HeaderList = list[Field]
 
-HEADER_LIST_BYTES_MAX: Final = 64 * 1024
-"""Most that one request's headers may take, as RFC 9113 counts; more ends the connection."""
-REMEMBERED_BLOCKS_MAX: Final = 256
-"""Header blocks of a connection whose meaning is kept."""
+REMEMBERED_MAX: Final = 256
+"""Requests of a connection, and blocks of responses, that are kept ready."""
+TIMEOUT: Final = b"grpc-timeout"
+"""The one field that differs from call to call."""
 
 PSEUDO_HEADERS: Final = frozenset({b":method", b":scheme", b":path", b":authority"})
 CONNECTION_HEADERS: Final = frozenset(
@@ -37,8 +36,7 @@ NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
 VALUE_FORBIDDEN: Final = re.compile(rb"[\0\r\n]").search
 
 
-@attrs.frozen(slots=True, eq=False)
-class Request:
+class Request(NamedTuple):
     """A request's head.
 
     Args:
@@ -47,7 +45,8 @@ class Request:
         path: percent-decoded.
         raw_path: as it came, without the query.
         query: what follows the first question mark.
-        headers: fields in their order, ``host`` first where there is an authority.
+        headers: fields in their order, but ``host`` first where there is an authority, and
+            ``grpc-timeout`` last.
         content_length: the body's size in bytes where the client tells it.
         trailers: whether the client reads trailers.
     """
@@ -66,8 +65,8 @@ class HeaderDecoder:
     """Decodes one connection's header blocks, in their order."""
 
     def __init__(self) -> None:
-        self._decoder = hpack.Decoder(max_header_list_size=HEADER_LIST_BYTES_MAX)
-        self._requests: dict[bytes, Request] = {}
+        self._decoder = FieldDecoder()
+        self._requests: dict[tuple[Field | None, ...], Request] = {}
 
     def request(self, block: bytes) -> Request:
         """Return the request that a block opens.
@@ -76,12 +75,21 @@ class HeaderDecoder:
             ConnectionFault: it is not HPACK, or too large.
             StreamFault: the request is malformed.
         """
-        request = self._requests.get(block)
+        fields = self._decode(block)
+        timeouts = [field for field in fields if field[0] == TIMEOUT]
+        # Where a timeout stands is part of the key: behind it no pseudo-header may come.
+        key = tuple([None if field[0] == TIMEOUT else field for field in fields])
+        request = self._requests.get(key)
         if request is None:
-            request = parse_request(self._decode(block))
-            if min(block) >= 0x80 and len(self._requests) < REMEMBERED_BLOCKS_MAX:
-                self._requests[block] = request
-        return request
+            request = parse_request(fields)
+            if len(self._requests) >= REMEMBERED_MAX:
+                self._requests.clear()
+            self._requests[key] = request
+        if not timeouts:
+            return request
+        for name, value in timeouts:
+            check_field(name, value)
+        return request._replace(headers=request.headers + timeouts)
 
     def trailers(self, block: bytes) -> None:
         """Take in the trailers of a request. Nothing here needs them.
@@ -102,11 +110,9 @@ class HeaderDecoder:
         """
         self._decode(block)
 
-    def _decode(self, block: bytes) -> Iterable[tuple[bytes, bytes]]:
-        if block and min(block) < 0x80:
-            self._requests.clear()
+    def _decode(self, block: bytes) -> Sequence[Field]:
         try:
-            return self._decoder.decode(block, raw=True)
+            return self._decoder.decode(block)
         except OversizedHeaderListError:
             raise ConnectionFault(
                 ErrorCode.ENHANCE_YOUR_CALM,
@@ -138,23 +144,27 @@ def check_field(name: bytes, value: bytes) -> None:
         raise malformed(f"the value of {name.decode()} has forbidden characters")
 
 
-def parse_request(fields: Iterable[tuple[bytes, bytes]]) -> Request:
-    """Check a request's fields and return them as a ``Request``.
+def parse_request(fields: Iterable[Field]) -> Request:
+    """Check a request's fields and return them, but for timeouts, as a ``Request``.
 
     Raises:
         StreamFault: it is malformed.
     """
     pseudo: dict[bytes, bytes] = {}
     headers: HeaderList = []
+    regular = False
     content_length: int | None = None
     trailers = False
     for name, value in fields:
         if name[:1] == b":":
-            if headers or name in pseudo or name not in PSEUDO_HEADERS:
+            if regular or name in pseudo or name not in PSEUDO_HEADERS:
                 raise malformed("a pseudo-header is unknown, repeated, or behind other headers")
             pseudo[name] = value
             continue
+        regular = True
         check_field(name, value)
+        if name == TIMEOUT:
+            continue
         if name == b"content-length":
             if not value.isdigit() or content_length not in (None, int(value)):
                 raise malformed("content-length is no number, or two numbers")
@@ -180,8 +190,8 @@ def parse_request(fields: Iterable[tuple[bytes, bytes]]) -> Request:
     )
 
 
-@functools.lru_cache(maxsize=REMEMBERED_BLOCKS_MAX)
-def encode_block(fields: tuple[tuple[bytes, bytes], ...]) -> bytes:
+@functools.lru_cache(maxsize=REMEMBERED_MAX)
+def encode_block(fields: tuple[Field, ...]) -> bytes:
     """Return fields as a header block that uses no dynamic table, so it fits any connection.
 
     Without one a block depends on nothing, and the few that a server sends are made once.
