@@ -65,6 +65,7 @@ class ServerConfig:
     cluster_token: str
     engine: str
     peer_password_file: Path | None
+    client_tls: TlsFiles
     peer_tls: TlsFiles
     heartbeat_interval_ms: int
     election_timeout_ms: int
@@ -234,7 +235,7 @@ def resolve(given: Given, *, offline: bool = False) -> ServerConfig:
     warnings = list(given.warnings)
     name = given["name"]
     client_urls = parse_urls(given["listen-client-urls"], "listen-client-urls")
-    peer_urls = parse_urls(given["listen-peer-urls"], "listen-peer-urls", tls=True)
+    peer_urls = parse_urls(given["listen-peer-urls"], "listen-peer-urls")
     check_can_bind(client_urls, "listen-client-urls")
     check_can_bind(peer_urls, "listen-peer-urls")
     metrics_urls: tuple[Url, ...] = ()
@@ -253,8 +254,9 @@ def resolve(given: Given, *, offline: bool = False) -> ServerConfig:
     _check_timing(given)
     initial_cluster = _initial_cluster(given, name)
     engine = _one_of(given, "engine", ENGINES)
-    peer_tls = TlsFiles.of(given, "peer-")
+    client_tls, peer_tls = TlsFiles.of(given), TlsFiles.of(given, "peer-")
     if not offline:
+        _check_client_tls(client_tls, (*client_urls, *metrics_urls))
         _check_peer_tls(peer_tls, engine, peer_urls, initial_cluster)
     if engine == "local" and len(initial_cluster) > 1:
         raise ConfigError("--engine local is for one member; --initial-cluster names several")
@@ -288,6 +290,7 @@ def resolve(given: Given, *, offline: bool = False) -> ServerConfig:
         cluster_token=given["initial-cluster-token"],
         engine=engine,
         peer_password_file=password,
+        client_tls=client_tls,
         peer_tls=peer_tls,
         heartbeat_interval_ms=given["heartbeat-interval"],
         election_timeout_ms=given["election-timeout"],
@@ -360,7 +363,7 @@ def _check_timing(given: Given) -> None:
 def _initial_cluster(given: Given, name: str) -> dict[str, tuple[Url, ...]]:
     """Return every member's peer URLs, this one's among them as it advertises them."""
     flag = "initial-advertise-peer-urls"
-    advertised = parse_urls(given[flag], flag, tls=True)
+    advertised = parse_urls(given[flag], flag)
     text = given["initial-cluster"]
     if not text:
         return {name: advertised}
@@ -371,8 +374,7 @@ def _initial_cluster(given: Given, name: str) -> dict[str, tuple[Url, ...]]:
             raise ConfigError(f"--initial-cluster: expected NAME=PEER_URL, got {part.strip()!r}")
         pairs.setdefault(member, []).append(url)
     members = {
-        member: parse_urls(",".join(urls), "initial-cluster", tls=True)
-        for member, urls in pairs.items()
+        member: parse_urls(",".join(urls), "initial-cluster") for member, urls in pairs.items()
     }
     owners: dict[str, str] = {}
     for member, urls in members.items():
@@ -396,6 +398,21 @@ def _initial_cluster(given: Given, name: str) -> dict[str, tuple[Url, ...]]:
             "must be equal"
         )
     return members
+
+
+def _check_client_tls(files: TlsFiles, listen: Sequence[Url]) -> None:
+    """Compare the files for https:// with the URLs that clients come to."""
+    secure = [url for url in listen if url.scheme == "https"]
+    if secure and (files.cert is None or files.key is None):
+        raise ConfigError(
+            "TLS key/cert (--cert-file, --key-file) must be provided for client url "
+            f"{secure[0].text} with HTTPS scheme"
+        )
+    if not secure and not files.empty:
+        raise ConfigError(
+            f"certificates for clients are given, but none of the client URLs is an https:// URL: "
+            f"nothing would be encrypted on {listen[0].text}"
+        )
 
 
 def _check_peer_tls(

@@ -239,6 +239,16 @@ USED: Final = (
         "pysyncobj (see the README for what it can lose); "
         "local (one member, in memory: nothing survives a stop)",
     ),
+    Flag("cert-file", "", "string", SECURITY, "certificate that clients see (https:// URLs)"),
+    Flag("key-file", "", "string", SECURITY, "private key of --cert-file"),
+    Flag("trusted-ca-file", "", "string", SECURITY, "certificates that sign the clients'"),
+    Flag(
+        "client-cert-auth",
+        False,
+        "bool",
+        SECURITY,
+        "refuse clients without a trusted certificate (implied by --trusted-ca-file)",
+    ),
     Flag("peer-cert-file", "", "string", SECURITY, "certificate of this member (https:// peers)"),
     Flag("peer-key-file", "", "string", SECURITY, "private key of --peer-cert-file"),
     Flag("peer-trusted-ca-file", "", "string", SECURITY, "certificates that sign the members'"),
@@ -379,20 +389,28 @@ OTHERS: Final = (
         bcrypt_cost=("uint", 10),
         self_signed_cert_validity=("uint", 1),
     ),
-    *_refused(
+    *_no_effect(
         SECURITY,
-        "TLS is not built yet; without it the data that you want protected would travel in the "
-        "clear. Put a TLS proxy in front, or listen on loopback",
-        cert_file=STRING,
-        key_file=STRING,
+        "the JSON gateway is a part of the server here and dials nobody",
         client_cert_file=STRING,
         client_key_file=STRING,
-        client_cert_auth=FALSE,
-        trusted_ca_file=STRING,
-        ca_file=STRING,
+    ),
+    *_refused(
+        SECURITY,
+        "a certificate that anybody can make proves nothing; make an authority and a certificate "
+        "(--cert-file, --key-file)",
         auto_tls=FALSE,
+    ),
+    *_refused(
+        SECURITY,
+        "who has a certificate that --trusted-ca-file signed is let in: sign clients only",
+        ca_file=STRING,
         client_crl_file=STRING,
         client_cert_allowed_hostname=STRING,
+    ),
+    *_refused(
+        SECURITY,
+        "TLS 1.2 and 1.3 are spoken, with the ciphers that OpenSSL's own settings allow",
         cipher_suites=STRING,
         tls_min_version=STRING,
         tls_max_version=STRING,

@@ -42,8 +42,8 @@ class Url:
             return False
 
 
-def parse_url(text: str, flag: str, *, tls: bool = False) -> Url:
-    """Return one URL; ``tls``: https:// may be asked for there.
+def parse_url(text: str, flag: str) -> Url:
+    """Return one URL.
 
     Raises:
         ConfigError: it is not one that etcd would take; the text names ``flag`` and the reason.
@@ -59,10 +59,8 @@ def parse_url(text: str, flag: str, *, tls: bool = False) -> Url:
             f"{wrong}URL scheme must be http, https, unix, or unixs: {text}"
             + ("" if parts.scheme and "://" in text else f" (did you mean http://{text}?)")
         )
-    if parts.scheme == "unixs" or (parts.scheme == "https" and not tls):
-        raise ConfigError(
-            f"{wrong}{text} asks for TLS, which is not built yet; use {parts.scheme[:-1]}://"
-        )
+    if parts.scheme == "unixs":
+        raise ConfigError(f"{wrong}{text}: there is no TLS on unix sockets here; use unix://")
     if parts.scheme == "unix":
         if not text.removeprefix("unix://"):
             raise ConfigError(f"{wrong}{text} has no path to a socket")
@@ -76,14 +74,14 @@ def parse_url(text: str, flag: str, *, tls: bool = False) -> Url:
     return Url(text.rstrip("/"), parts.scheme, parts.hostname, port)
 
 
-def parse_urls(text: str, flag: str, *, tls: bool = False) -> tuple[Url, ...]:
+def parse_urls(text: str, flag: str) -> tuple[Url, ...]:
     """Return the URLs of a comma-separated list; at least one, none twice.
 
     Raises:
         ConfigError: see ``parse_url``.
     """
     parts = [part.strip() for part in text.split(",")]
-    urls = tuple(parse_url(part, flag, tls=tls) for part in parts if part)
+    urls = tuple(parse_url(part, flag) for part in parts if part)
     if not urls:
         raise ConfigError(f"--{flag}: expected at least one URL, got {text!r}")
     seen: set[str] = set()

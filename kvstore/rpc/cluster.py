@@ -160,7 +160,7 @@ class ClusterService:
     def _urls(self, texts: Sequence[str]) -> tuple[Url, ...]:
         """Return peer URLs. Raises ``EtcdError`` where one is none that a member here can have."""
         try:
-            urls = parse_urls(",".join(texts), "peer-urls", tls=True)
+            urls = parse_urls(",".join(texts), "peer-urls")
         except ConfigError as error:
             raise EtcdError(GIVEN_MEMBER_URLS_ARE_INVALID) from error
         founders = self._context.identity.founders.values()

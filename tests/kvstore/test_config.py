@@ -19,6 +19,10 @@ HTTPS_PEERS = (
     *("--listen-peer-urls", "https://localhost:2380"),
     *("--initial-advertise-peer-urls", "https://localhost:2380"),
 )
+HTTPS_CLIENTS = (
+    *("--listen-client-urls", "https://127.0.0.1:1,http://127.0.0.1:2"),
+    *("--advertise-client-urls", "https://a:1"),
+)
 CERTIFICATE = ("--peer-cert-file", "cert.pem", "--peer-key-file", "key.pem")
 
 
@@ -100,7 +104,9 @@ def test_wrong_command_lines(words: tuple[str, ...], text: str) -> None:
         ((*URLS[2:], "--listen-client-urls", "http://1.2.3.4:99999"), "is not a URL"),
         ((*URLS[2:], "--listen-client-urls", "http://foo:2379"), "expected IP in URL for binding"),
         ((*URLS[2:], "--listen-client-urls", "http://1.2.3.4:1/x"), "must not contain a path"),
-        ((*URLS[2:], "--listen-client-urls", "https://1.2.3.4:1"), "TLS, which is not built yet"),
+        ((*URLS[2:], "--listen-client-urls", "https://1.2.3.4:1"), "must be provided for client"),
+        ((*HTTPS_CLIENTS, "--cert-file", "x"), r"\(--cert-file, --key-file\) must be provided"),
+        ((*URLS[2:], "--listen-client-urls", "unixs:///x"), "there is no TLS on unix sockets"),
         ((*URLS[2:], "--listen-client-urls", "http://1.2.3.4:1,http://1.2.3.4:1"), "given twice"),
         ((*URLS[2:], "--listen-client-urls", ","), "expected at least one URL"),
         (("--initial-cluster", "a=http://1.1.1.1:1"), "couldn't find local name 'default'"),
@@ -122,7 +128,9 @@ def test_wrong_command_lines(words: tuple[str, ...], text: str) -> None:
             ("--auto-compaction-mode=revision", "--auto-compaction-retention=1h"),
             "expected a number of revisions",
         ),
-        (("--cert-file", "x.pem"), "--cert-file is not supported: TLS is not built yet"),
+        (("--cert-file", "x.pem"), "none of the client URLs is an https:// URL"),
+        (("--auto-tls",), "--auto-tls is not supported: a certificate that anybody can make"),
+        (("--tls-min-version", "TLS1.3"), "TLS 1.2 and 1.3 are spoken"),
         (("--peer-cert-file", "x.pem"), "http://localhost:2380 is not an https:// URL"),
         (("--peer-client-cert-auth",), "http://localhost:2380 is not an https:// URL"),
         (HTTPS_PEERS, "peer-key-file.* must be provided for peer url https://localhost:2380"),
@@ -291,3 +299,18 @@ def test_certificates_for_peers(tmp_path: Path) -> None:
         trusted_ca=Path("ca.pem"),
         flags=("--peer-cert-file", "--peer-key-file", "--peer-trusted-ca-file"),
     )
+
+
+def test_certificates_for_clients(tmp_path: Path) -> None:
+    assert config().client_tls.empty
+    found = config(*HTTPS_CLIENTS, "--cert-file=c", "--key-file=k", ETCD_CLIENT_CERT_AUTH="true")
+    files = TlsFiles(cert=Path("c"), key=Path("k"), require_client_cert=True)
+    assert found.client_tls == files
+    assert [url.scheme for url in found.client_urls] == ["https", "http"]
+    path = tmp_path / "etcd.yml"
+    path.write_text(
+        "listen-client-urls: https://127.0.0.1:1\n"
+        "advertise-client-urls: https://a:1\n"
+        "client-transport-security: {cert-file: c, key-file: k, client-cert-auth: true}\n"
+    )
+    assert config("--config-file", str(path)).client_tls == files
