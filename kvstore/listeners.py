@@ -18,7 +18,9 @@ from typing import Any, Final
 from consensus.errors import ConfigError
 from kvstore.http2.acceptor import Front
 from kvstore.http2.connection import STREAMS_NO_LIMIT
+from kvstore.http2.refusals import Refusals
 from kvstore.http2.stream import App
+from kvstore.http2.tls import Handshakes
 from kvstore.urls import Url
 
 BACKLOG: Final = 4096
@@ -84,40 +86,42 @@ class Listeners:
     Args:
         app: the ASGI application.
         sockets: listening sockets; closed when serving ends.
+        tls_sockets: the same, for connections that are encrypted.
+        tls: the certificates of ``tls_sockets``.
         max_concurrent_streams: streams that one connection may have open.
         keepalive_interval_s, keepalive_timeout_s: see ``kvstore.http2.keepalive.Keepalive``.
-        tls: how connections are encrypted; None for not at all.
     """
 
     def __init__(
         self,
         app: App,
         sockets: Sequence[socket.socket],
+        tls_sockets: Sequence[socket.socket] = (),
+        tls: ssl.SSLContext | None = None,
         *,
         max_concurrent_streams: int = STREAMS_NO_LIMIT,
         keepalive_interval_s: float = 0.0,
         keepalive_timeout_s: float = 20.0,
-        tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._sockets = tuple(sockets)
-        self._tls = tls
-        self._front = Front(app, max_concurrent_streams, keepalive_interval_s, keepalive_timeout_s)
+        refusals = Refusals()
+        self._front = Front(
+            app, refusals, max_concurrent_streams, keepalive_interval_s, keepalive_timeout_s
+        )
+        self._accept = dict.fromkeys(sockets, self._front.accept)
+        self._handshakes: Handshakes | None = None
+        if tls is not None:
+            self._handshakes = Handshakes(tls, self._front.accept, refusals)
+            self._accept.update(dict.fromkeys(tls_sockets, self._handshakes.accept))
         self._servers: list[asyncio.Server] = []
 
     async def start(self) -> None:
         """Begin to accept connections."""
         loop = asyncio.get_running_loop()
-        for bound in self._sockets:
+        for bound, accept in self._accept.items():
             serve = (
                 loop.create_unix_server if bound.family == socket.AF_UNIX else loop.create_server
             )
-            server = await serve(
-                self._front.accept,
-                sock=bound,
-                ssl=self._tls,
-                backlog=BACKLOG,
-            )
-            self._servers.append(server)
+            self._servers.append(await serve(accept, sock=bound, backlog=BACKLOG))
 
     async def stop(self) -> None:
         """Stop accepting, let responses under way leave, and return within ``STOP_TIMEOUT_S``.
@@ -126,6 +130,8 @@ class Listeners:
         """
         for server in self._servers:
             server.close()
+        if self._handshakes is not None:
+            self._handshakes.close()
         await self._front.drain(STOP_TIMEOUT_S)
-        for bound in self._sockets:
+        for bound in self._accept:
             bound.close()

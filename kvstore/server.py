@@ -15,7 +15,8 @@ import gc
 import math
 import random
 import socket
-from collections.abc import Coroutine
+import ssl
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,6 +57,8 @@ from kvstore.rpc.registry import Registry
 from kvstore.rpc.require_leader import LeaderGuard
 from kvstore.rpc.watch import WatchService
 from kvstore.scrubber import Scrubber
+from kvstore.tls import CLIENT_PROTOCOLS, server_context
+from kvstore.urls import Url
 from kvstore.watch import WatchHub
 
 log = structlog.get_logger(__name__)
@@ -109,9 +112,10 @@ class Server:
 
         Raises:
             StorageError: the data directory cannot be used.
-            ConfigError: an address cannot be used.
+            ConfigError: an address or a certificate cannot be used.
         """
         config = self.config
+        tls = self._tls_context()
         self.identity = await identity_for(config)
         self._directory = DataDirectory(config.data_dir, self.identity, engine=config.engine)
         client_sockets = self._bind(config.client_urls, "listen-client-urls")
@@ -145,7 +149,9 @@ class Server:
             if sockets:
                 listeners = Listeners(
                     app,
-                    sockets,
+                    [bound for url, bound in sockets if url.scheme != "https"],
+                    [bound for url, bound in sockets if url.scheme == "https"],
+                    tls,
                     max_concurrent_streams=config.max_concurrent_streams,
                     keepalive_interval_s=config.keepalive_interval_s,
                     keepalive_timeout_s=config.keepalive_timeout_s,
@@ -226,10 +232,17 @@ class Server:
             self.node.rebuild(str(error))
         return status_of(error)
 
-    def _bind(self, urls: Any, flag: str) -> list[socket.socket]:
+    def _bind(self, urls: Sequence[Url], flag: str) -> list[tuple[Url, socket.socket]]:
         sockets = bind_urls(urls, flag)
         self._sockets.extend(sockets)
-        return sockets
+        return list(zip(urls, sockets, strict=True))
+
+    def _tls_context(self) -> ssl.SSLContext | None:
+        """Return what https:// clients are shown; None where there are none."""
+        urls = (*self.config.client_urls, *self.config.metrics_urls)
+        if not any(url.scheme == "https" for url in urls):
+            return None
+        return server_context(self.config.client_tls, CLIENT_PROTOCOLS)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.append(asyncio.create_task(work, name=name))

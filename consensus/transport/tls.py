@@ -12,6 +12,7 @@ from typing import Final
 
 _ALERTS: Final[Mapping[str, str]] = {
     "UNKNOWN_CA": "it does not trust the authority that signed this member's certificate",
+    "BAD_CERTIFICATE": "it does not accept this member's certificate",
     "CERTIFICATE_EXPIRED": "it says that this member's certificate has expired",
     "CERTIFICATE_REQUIRED": "it wants a certificate, and this member has none",
 }
@@ -33,6 +34,8 @@ def tls_failure(error: Exception) -> str:
         reason = error.reason or ""
         if reason == "WRONG_VERSION_NUMBER":
             return "it does not speak TLS there"
+        if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+            return "it shows no certificate"
         _, _, alert = reason.partition("_ALERT_")
         return _ALERTS.get(alert) or f"TLS failed: {reason.lower().replace('_', ' ') or error}"
     if isinstance(error, (ConnectionResetError, asyncio.IncompleteReadError)):

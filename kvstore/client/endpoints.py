@@ -250,6 +250,10 @@ def plain_reason(details: str) -> str:
         return "no such host"
     if "before receiving SETTINGS" in details:
         return "it takes connections, but does not answer"
+    if "http1.x server" in details:
+        return "it does not take HTTP/2 without TLS (use https://)"
+    if "TSI_DATA_CORRUPTED" in details:
+        return "it wants a certificate of its clients, or does not accept this one's"
     if known is None:
         return details.rpartition("last error: ")[2]
     if known[0] == "WRONG_VERSION_NUMBER":

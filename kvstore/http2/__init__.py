@@ -9,5 +9,7 @@ here is what no library gives in a form that etcd's clients need (why: decision 
     stream      one request and its response, as ASGI sees them
     connection  frames in, frames out, flow control
     keepalive   pings for clients that are silent
+    tls         what is below all this where URLs are https://
+    refusals    clients that are turned away at the door
     acceptor    tells HTTP/2 from HTTP/1.1, and shuts both down
 """

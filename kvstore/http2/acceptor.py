@@ -14,6 +14,7 @@ from consensus.http1 import Http1
 from kvstore.http2.connection import STREAMS_NO_LIMIT, Http2Connection
 from kvstore.http2.frames import PREFACE
 from kvstore.http2.keepalive import Keepalive
+from kvstore.http2.refusals import Refusals, bad_request
 from kvstore.http2.stream import App
 
 FIRST_BYTES_TIMEOUT_S: Final = 30.0
@@ -22,12 +23,17 @@ FIRST_BYTES_TIMEOUT_S: Final = 30.0
 SIGNATURE: Final = PREFACE[:16]
 """Enough to be sure: no HTTP/1.1 request begins with these bytes."""
 
+HANDSHAKE_RECORD: Final = 0x16
+"""The first byte of a client that speaks TLS."""
+USE_HTTP: Final = "this port does not speak TLS: use http://"
+
 
 class Front:
     """What all connections of a listener share, and the list of them.
 
     Args:
         app: the ASGI application.
+        refusals: tells of clients that are refused.
         max_concurrent_streams: streams that one HTTP/2 connection may have open.
         keepalive_interval_s, keepalive_timeout_s: see ``Keepalive``.
     """
@@ -35,11 +41,13 @@ class Front:
     def __init__(
         self,
         app: App,
+        refusals: Refusals,
         max_concurrent_streams: int = STREAMS_NO_LIMIT,
         keepalive_interval_s: float = 0.0,
         keepalive_timeout_s: float = 20.0,
     ) -> None:
         self._app = app
+        self._refusals = refusals
         self._streams_max = max_concurrent_streams
         self._keepalive = (keepalive_interval_s, keepalive_timeout_s)
         self._new: set[Acceptor] = set()
@@ -49,7 +57,7 @@ class Front:
 
     def accept(self) -> asyncio.Protocol:
         """Return the protocol for a new connection (``loop.create_server`` calls this)."""
-        acceptor = Acceptor(self._protocol, self._new.discard)
+        acceptor = Acceptor(self._protocol, self._new.discard, self._refusals)
         self._new.add(acceptor)
         return acceptor
 
@@ -91,13 +99,18 @@ class Acceptor(asyncio.Protocol):
     Args:
         choose: returns the protocol to go on with; True means HTTP/2.
         settled: called once when this protocol's part is over.
+        refusals: tells of clients that are refused.
     """
 
     def __init__(
-        self, choose: Callable[[bool], asyncio.Protocol], settled: Callable[[Acceptor], None]
+        self,
+        choose: Callable[[bool], asyncio.Protocol],
+        settled: Callable[[Acceptor], None],
+        refusals: Refusals,
     ) -> None:
         self._choose = choose
         self._settled = settled
+        self._refusals = refusals
         self._seen = b""
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -115,6 +128,11 @@ class Acceptor(asyncio.Protocol):
         """Choose as soon as the bytes tell."""
         transport = self._transport
         if transport is None or self._aborted:
+            return
+        if not self._seen and data[0] == HANDSHAKE_RECORD:
+            self._refusals.tell(transport.get_extra_info("peername"), "it speaks TLS")
+            transport.write(bad_request(USE_HTTP))
+            transport.close()
             return
         self._seen += data
         http2 = self._seen.startswith(SIGNATURE)

@@ -131,6 +131,15 @@ def test_wrong_command_lines_and_settings(tmp_path: Path) -> None:
     status, text = refused(cwd=tmp_path, environment={"ETCD_ELECTION_TIMEOUT": "1"})
     assert status == 1
     assert "--election-timeout[1ms]" in text
+    client = (
+        "--listen-client-urls",
+        "https://127.0.0.1:1",
+        "--advertise-client-urls",
+        "https://a:1",
+    )
+    status, text = refused(*client, "--cert-file", "none", "--key-file", "none", cwd=tmp_path)
+    assert status == 1
+    assert "kvstore: --cert-file: cannot read none: No such file or directory\n" in text
     assert not list(tmp_path.iterdir()), "nothing was made on disk"
 
 

@@ -53,8 +53,6 @@ class Settings:
 
     def client(self) -> AsyncClient:
         """Return a client made from the options. Fails if they make no sense together."""
-        # What gRPC would log of a failed connection is in the error that the user gets.
-        os.environ["GRPC_VERBOSITY"] = "debug" if self.debug else "none"
         from kvstore.client import AsyncClient
 
         user, _, password = self.user.partition(":")
@@ -132,10 +130,17 @@ def _store(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         setattr(settings_of(ctx), param.name, value)
 
 
-def _option(*names: str, **how: Any) -> click.Option:
+def _store_debug(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    _store(ctx, param, value)
+    # What gRPC would log of a failed connection is in the error that the user gets. It looks at
+    # this once, when it is imported.
+    os.environ["GRPC_VERBOSITY"] = "debug" if settings_of(ctx).debug else "none"
+
+
+def _option(*names: str, callback: Any = _store, **how: Any) -> click.Option:
     long = next(name for name in names if name.startswith("--"))
     how.setdefault("envvar", "ETCDCTL_" + long[2:].replace("-", "_").upper())
-    return click.Option(names, expose_value=False, callback=_store, default=None, **how)
+    return click.Option(names, expose_value=False, callback=callback, default=None, **how)
 
 
 def shared_options(hidden: bool) -> list[click.Option]:
@@ -156,7 +161,7 @@ def shared_options(hidden: bool) -> list[click.Option]:
             help="No TLS where an endpoint has no scheme [on].",
         ),
         _option("--insecure-skip-tls-verify", is_flag=True, help="Take any certificate (tests)."),
-        _option("--debug", is_flag=True, help="Show what gRPC does."),
+        _option("--debug", is_flag=True, callback=_store_debug, help="Show what gRPC does."),
     ]
     for option in options:
         option.hidden = option.hidden or hidden

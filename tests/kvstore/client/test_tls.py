@@ -9,14 +9,14 @@ from pathlib import Path
 import attrs
 import pytest
 
-from kvstore.client import AsyncClient, EndpointsUnavailable, Tls
+from kvstore.client import AsyncClient, Client, EndpointsUnavailable, Tls
 from kvstore.tls import TlsFiles, client_context, server_context
 from tests.certificates import Authority
 from tests.interop import free_ports
 from tests.kvstore.client.servers import Server, cluster
-from tests.kvstore.kvctl.running import kvctl
+from tests.kvstore.kvctl.running import etcdctl, kvctl
 
-KINDS = [pytest.param("etcd", marks=pytest.mark.interop)]
+KINDS = ["kvstore", pytest.param("etcd", marks=pytest.mark.interop)]
 
 
 @attrs.frozen
@@ -88,14 +88,41 @@ async def test_calls_and_watches_over_tls(secure: Server, files: Files) -> None:
         assert (await anext(watch)).kv.value == b"1"
 
 
+def test_the_synchronous_client_over_tls(secure: Server, files: Files) -> None:
+    with Client(secure.endpoint, tls=files.tls) as client:
+        client.put("/sync", "1")
+        assert client.get("/sync").value == b"1"
+
+
+@pytest.mark.interop
+def test_etcdctl_over_tls(secure: Server, files: Files) -> None:
+    there = f"--endpoints=https://{secure.endpoint}"
+
+    def done(*words: str) -> bytes:
+        output = etcdctl([*words, there, *files.flags], {"ETCDCTL_API": "3"})
+        assert output.status == 0, output.stderr
+        return output.stdout
+
+    assert done("put", "/etcdctl", "1") == b"OK\n"
+    assert done("get", "/etcdctl") == b"/etcdctl\n1\n"
+    assert done("endpoint", "status", "--cluster").startswith(
+        f"https://{secure.endpoint},".encode()
+    )
+
+
 async def test_what_is_wrong_is_said(secure: Server, files: Files) -> None:
-    plain = AsyncClient(f"http://{secure.endpoint}", dial_timeout_s=1)
-    untrusting = AsyncClient(f"https://{secure.endpoint}", dial_timeout_s=1)
-    async with plain, untrusting:
+    plain = AsyncClient(f"http://{secure.endpoint}", dial_timeout_s=10)
+    untrusting = AsyncClient(f"https://{secure.endpoint}", dial_timeout_s=10)
+    nameless = AsyncClient(
+        f"https://{secure.endpoint}", dial_timeout_s=10, tls=Tls(ca_file=str(files.ca))
+    )
+    async with plain, untrusting, nameless:
         with pytest.raises(EndpointsUnavailable):
             await plain.put("/tls", "1")
         with pytest.raises(EndpointsUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
             await untrusting.put("/tls", "1")
+        with pytest.raises(EndpointsUnavailable, match="it wants a certificate of its clients"):
+            await nameless.put("/tls", "1")
 
 
 def test_kvctl_over_tls(secure: Server, files: Files) -> None:

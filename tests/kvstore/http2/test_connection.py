@@ -12,6 +12,7 @@ import pytest
 from kvstore.http2 import frames
 from kvstore.http2.acceptor import Front
 from kvstore.http2.frames import ErrorCode
+from kvstore.http2.refusals import Refusals
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.rpc.registry import Call, Kind
 from tests.kvstore.rpc.grpc_server import echo_method, serve
@@ -167,7 +168,7 @@ async def test_a_broken_stream_leaves_the_others() -> None:
 
 
 async def test_a_connection_that_is_only_just_accepted_is_cut_off_by_a_stop() -> None:
-    front = Front(no_app)
+    front = Front(no_app, Refusals())
     accepted = front.accept()  # what the loop does before it tells the protocol of its transport
     await front.drain(TIMEOUT_S)
     ours, theirs = socket.socketpair()

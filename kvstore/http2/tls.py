@@ -1,0 +1,354 @@
+"""TLS below the client port's protocols: handshakes, then the transport that protocols write to.
+
+What a turn of the loop brings is decrypted in that turn, and what a protocol writes is in the
+socket's buffer at once, so that flow control is that of the transport below. asyncio's own layer
+ends a refused handshake without telling the client why, and has no bound on how many are under way.
+
+A handshake costs about a millisecond of CPU. Each step of one has a turn of the loop to itself:
+many clients that come at once, as when a leader changes, do not hold up those who are there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+import structlog
+
+from consensus.transport.tls import ENDED, tls_failure
+from kvstore.http2.acceptor import HANDSHAKE_RECORD
+from kvstore.http2.refusals import Refusals, bad_request
+
+log = structlog.get_logger(__name__)
+
+HANDSHAKES_MAX: Final = 1024
+"""Handshakes that may be under way on the sockets of one ``Handshakes``; more are cut off."""
+HANDSHAKE_TIMEOUT_S: Final = 10.0
+"""How long a handshake may take, and a refused client may stay to read why."""
+READ_BYTES: Final = 64 * 1024
+
+USE_HTTPS: Final = "this port speaks TLS: use https://"
+
+
+class Handshakes:
+    """The handshakes that are under way, one step of one at a time.
+
+    Args:
+        context: the server's certificate, and whom it trusts.
+        protocol: makes the protocol of a connection that has shaken hands.
+        refusals: tells of clients that are refused.
+        handshakes_max: how many may be under way.
+        timeout_s: how long each may take.
+    """
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        protocol: Callable[[], asyncio.Protocol],
+        refusals: Refusals,
+        handshakes_max: int = HANDSHAKES_MAX,
+        timeout_s: float = HANDSHAKE_TIMEOUT_S,
+    ) -> None:
+        self.context = context
+        self.protocol = protocol
+        self.refusals = refusals
+        self.timeout_s = timeout_s
+        self._handshakes_max = handshakes_max
+        self._under_way: set[TlsConnection] = set()
+        self._ready: deque[TlsConnection] = deque()
+        self._closed = False
+
+    def accept(self) -> asyncio.Protocol:
+        """Return the protocol for a new connection (``loop.create_server`` calls this)."""
+        return TlsConnection(self)
+
+    def close(self) -> None:
+        """Cut off handshakes; there will be no more."""
+        self._closed = True
+        for connection in tuple(self._under_way):
+            connection.abort()
+
+    def begin(self, connection: TlsConnection) -> bool:
+        """Return whether there is room for the handshake of a new connection."""
+        if self._closed:
+            return False
+        if len(self._under_way) >= self._handshakes_max:
+            reason = f"{self._handshakes_max} handshakes are under way already"
+            self.refusals.tell(connection.peer, reason)
+            return False
+        self._under_way.add(connection)
+        return True
+
+    def end(self, connection: TlsConnection) -> None:
+        """A handshake is over."""
+        self._under_way.discard(connection)
+
+    def queue(self, connection: TlsConnection) -> None:
+        """Take a connection's next step when those before it have had theirs."""
+        if not self._ready:
+            asyncio.get_running_loop().call_soon(self._step)
+        self._ready.append(connection)
+
+    def _step(self) -> None:
+        self._ready.popleft().step()
+        if self._ready:
+            asyncio.get_running_loop().call_soon(self._step)
+
+
+class TlsConnection(asyncio.Protocol):
+    """What the plain transport of one connection talks to.
+
+    Args:
+        handshakes: those of the same sockets.
+    """
+
+    def __init__(self, handshakes: Handshakes) -> None:
+        self.peer: Any = None
+        self._handshakes = handshakes
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._ssl = handshakes.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._raw: asyncio.Transport
+        self._timer: asyncio.TimerHandle | None = None
+        self._heard = self._refused = self._lost = False
+        self._inner: asyncio.Protocol | None = None
+
+    # -- asyncio.Protocol ------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for the client to begin, but not for ever."""
+        self._raw = transport = cast(asyncio.Transport, transport)
+        self.peer = transport.get_extra_info("peername")
+        if not self._handshakes.begin(self):
+            transport.abort()
+            return
+        self._timer = asyncio.get_running_loop().call_later(
+            self._handshakes.timeout_s, self._too_slow
+        )
+
+    def data_received(self, data: bytes) -> None:
+        """Decrypt, or go on with the handshake."""
+        if self._inner is not None:
+            self._incoming.write(data)
+            self._read(self._inner)
+        elif self._refused:
+            return
+        elif not self._heard and data[0] != HANDSHAKE_RECORD:
+            self._refuse(bad_request(USE_HTTPS), "it does not speak TLS")
+        else:
+            self._heard = True
+            self._incoming.write(data)
+            self._raw.pause_reading()
+            self._handshakes.queue(self)
+
+    def eof_received(self) -> None:
+        """The client sends no more: the transport closes by itself."""
+        if self._inner is not None:
+            self._inner.eof_received()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Tell the protocol, if there was one already."""
+        self._lost = True
+        self._handshake_over()
+        if self._inner is not None:
+            self._inner.connection_lost(error)
+        elif self._heard and not self._refused:
+            self._handshakes.refusals.tell(self.peer, ENDED)
+
+    def pause_writing(self) -> None:
+        """Pass it on."""
+        if self._inner is not None:
+            self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Pass it on."""
+        if self._inner is not None:
+            self._inner.resume_writing()
+
+    # -- the handshake ---------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Go on with the handshake as far as the client's bytes allow."""
+        if self._lost or self._raw.is_closing():
+            return
+        try:
+            self._ssl.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush()
+            self._raw.resume_reading()
+        except ssl.SSLError as error:
+            # What OpenSSL leaves to be sent is the alert that tells the client.
+            self._refuse(self._outgoing.read(), tls_failure(error))
+        else:
+            self._handshake_over()
+            self._flush()
+            self._raw.resume_reading()
+            self._inner = self._handshakes.protocol()
+            self._inner.connection_made(TlsTransport(self, self._raw, self._ssl))
+            self._read(self._inner)
+
+    def abort(self) -> None:
+        """Cut the connection off."""
+        self._refused = True
+        self._raw.abort()
+
+    def _refuse(self, last_words: bytes, reason: str) -> None:
+        """Let the client read why; it goes, or is cut off when the handshake's time is over.
+
+        Closing at once would reset the connection where the client has sent more, and a reset
+        takes what was not read yet with it.
+        """
+        self._refused = True
+        self._handshakes.refusals.tell(self.peer, reason)
+        self._raw.write(last_words)
+        self._raw.write_eof()
+        self._raw.resume_reading()
+
+    def _too_slow(self) -> None:
+        if not self._refused:
+            reason = f"its handshake was not done in {self._handshakes.timeout_s:g} s"
+            self._handshakes.refusals.tell(self.peer, reason)
+            self._refused = True
+        self._raw.abort()
+
+    def _handshake_over(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._handshakes.end(self)
+
+    # -- what is encrypted -----------------------------------------------------------------------
+
+    def _read(self, inner: asyncio.Protocol) -> None:
+        """Give the protocol what can be decrypted by now, in one piece."""
+        parts = []
+        over = False
+        try:
+            while part := self._ssl.read(READ_BYTES):
+                parts.append(part)
+            over = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            log.debug("a client broke TLS", peer=self.peer, reason=tls_failure(error))
+            self._flush()
+            self._raw.abort()
+            return
+        self._flush()
+        if parts and not self._raw.is_closing():
+            inner.data_received(b"".join(parts))
+        if over and not self._raw.is_closing():
+            self.eof_received()
+            self.close()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Encrypt and send."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[self._ssl.write(rest) :]
+        except ssl.SSLError as error:
+            log.debug("a client broke TLS", peer=self.peer, reason=tls_failure(error))
+            self._raw.abort()
+            return
+        self._flush()
+
+    def close(self) -> None:
+        """Say that this was all, and close; the client's own such word is not waited for."""
+        if self._raw.is_closing():
+            return
+        with contextlib.suppress(ssl.SSLError):  # It would wait for the client's.
+            self._ssl.unwrap()
+        self._flush()
+        self._raw.close()
+
+    def protocol(self) -> asyncio.BaseProtocol:
+        """Return the protocol that gets what is decrypted."""
+        assert self._inner is not None
+        return self._inner
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Let another protocol go on."""
+        self._inner = cast(asyncio.Protocol, protocol)
+
+    def _flush(self) -> None:
+        if data := self._outgoing.read():
+            self._raw.write(data)
+
+
+class TlsTransport(asyncio.Transport):
+    """What a protocol writes to. Buffers and limits are those of the transport below.
+
+    Args:
+        connection: encrypts.
+        raw: the transport below.
+        ssl_object: the connection's state, for those who ask.
+    """
+
+    def __init__(
+        self, connection: TlsConnection, raw: asyncio.Transport, ssl_object: ssl.SSLObject
+    ) -> None:
+        super().__init__({"sslcontext": ssl_object.context, "ssl_object": ssl_object})
+        self._connection = connection
+        self._raw = raw
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return what is known of TLS, or of the socket."""
+        found = super().get_extra_info(name)
+        return self._raw.get_extra_info(name, default) if found is None else found
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Encrypt and send."""
+        if not self._raw.is_closing():
+            self._connection.write(data)
+
+    def close(self) -> None:
+        """Close once all is sent that was written."""
+        self._connection.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._raw.abort()
+
+    def is_closing(self) -> bool:
+        """Return whether it is closed, or about to be."""
+        return self._raw.is_closing()
+
+    def can_write_eof(self) -> bool:
+        """TLS has no half-closed connections."""
+        return False
+
+    def is_reading(self) -> bool:
+        """Return whether more is read."""
+        return self._raw.is_reading()
+
+    def pause_reading(self) -> None:
+        """Let what comes wait in the socket."""
+        self._raw.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        self._raw.resume_reading()
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many encrypted bytes wait."""
+        return self._raw.get_write_buffer_size()
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """Return the low and high marks."""
+        return self._raw.get_write_buffer_limits()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Set the marks at which the protocol is told to pause and to go on."""
+        self._raw.set_write_buffer_limits(high, low)
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """Return who gets what is read."""
+        return self._connection.protocol()
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Let another protocol go on."""
+        self._connection.set_protocol(protocol)
