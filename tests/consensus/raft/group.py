@@ -321,3 +321,11 @@ def terms_of(core: Core) -> list[int]:
     """The terms of a core's whole log after its snapshot."""
     log = core.log
     return [entry.term for entry in log.slice(log.first_index, log.last_index + 1)]
+
+
+def follower(*terms: int, term: int = 3) -> Group:
+    """A group in which "b" has a log with these terms."""
+    group = Group("c")
+    group.add("a", Configuration.of("abc"))
+    group.add("b", Configuration.of("abc"), entries_of(*terms), HardState(term))
+    return group

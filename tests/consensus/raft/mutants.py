@@ -95,7 +95,7 @@ MUTANTS = (
         RAFT + "progress:Progress.heard",
         "and self.paused",
         "and len(self._inflight) >= self._messages_max",
-        "raft.test_replication:test_a_whole_window_that_is_lost_is_sent_again",
+        "raft.test_pipelining:test_a_whole_window_that_is_lost_is_sent_again",
         {"bound": "bytes"},
     ),
     Mutant(
@@ -103,7 +103,7 @@ MUTANTS = (
         RAFT + "proposals:SeenProposals.add",
         "return False",
         "return True",
-        "raft.test_replication:test_a_repeated_propose_is_appended_once",
+        "raft.test_pipelining:test_a_repeated_propose_is_appended_once",
     ),
     Mutant(
         "applies beyond what it has synced",
@@ -291,7 +291,7 @@ MUTANTS = (
         RAFT + "replication:handle_install_snapshot",
         "if core.log.has(snapshot.index, snapshot.term):",
         "if False:",
-        "raft.test_replication:test_entries_after_a_snapshots_last_one_are_kept",
+        "raft.test_log_snapshots:test_entries_after_a_snapshots_last_one_are_kept",
     ),
     Mutant(
         "the driver says what it must sync first",
