@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from chaos.sim.options import SECOND_US
 from consensus.errors import ConsensusError
 from consensus.raft.configuration import Configuration, InvalidChange
-from consensus.types import NodeId
+from consensus.types import AddMember, MemberChange, NodeId, PromoteMember, RemoveMember
 
 if TYPE_CHECKING:
     from chaos.sim.member import Member
@@ -23,6 +23,9 @@ CHANGES: Final = (
     "overhaul",
 )
 RETRY_US: Final = SECOND_US // 4
+STEPS_SHARE: Final = 0.5
+"""So many changes are asked for as programs do, in steps that the leader checks; the others name
+the members that there are to be, which allows what no check would."""
 
 
 class Admin:
@@ -31,6 +34,7 @@ class Admin:
     def __init__(self, world: World) -> None:
         self._world = world
         self._prng = world.stream("admin")
+        self._steps_prng = world.stream("admin's steps")
         self._on = True
 
     def schedule(self) -> None:
@@ -135,8 +139,14 @@ class Admin:
         world = self._world
         if leader.driver is None:
             return
+        core = leader.driver.core
+        steps = steps_between(core.configuration, voters, learners)
         try:
-            leader.driver.core.change_membership(sorted(voters), sorted(learners))
+            if steps and self._steps_prng.random() < STEPS_SHARE:
+                core.change_members(steps)
+                world.count("changes in steps")
+            else:
+                core.change_membership(sorted(voters), sorted(learners))
         except (ConsensusError, InvalidChange) as error:
             world.trace.note(world.now, "no change", kind, str(error))
             return
@@ -171,3 +181,20 @@ class Admin:
                 voters.update(self._newcomer())
             self._ask(leader, "repair", voters, set(configuration.learners) - set(damaged))
         world.at(world.now + RETRY_US, self.replace_damaged, None)
+
+
+def steps_between(
+    now: Configuration, voters: set[NodeId], learners: set[NodeId]
+) -> list[MemberChange]:
+    """Return the steps that lead to these members; none if there are none that do (a demotion)."""
+    if set(now.voters) & learners:
+        return []
+    steps: list[MemberChange] = [
+        RemoveMember(node) for node in now.members if node not in voters | learners
+    ]
+    for node in sorted(voters | learners):
+        if node not in now.members:
+            steps.append(AddMember(node, "", learner=node in learners))
+        elif node in voters and node in now.learners:
+            steps.append(PromoteMember(node))
+    return steps

@@ -49,6 +49,7 @@ EFFECTS: Final = (
     *("change learner", "change overhaul", "change promote", "change repair", "change replace"),
     *(
         "change shrink",
+        "changes in steps",
         "clock jumps",
         "compactions",
         "crash inside",
