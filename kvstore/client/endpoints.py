@@ -248,7 +248,7 @@ def plain_reason(details: str) -> str:
     )
     if "DNS resolution failed" in details or "Domain name not found" in details:
         return "no such host"
-    if "before receiving SETTINGS" in details:
+    if "before receiving SETTINGS" in details or "Handshake read failed" in details:
         return "it takes connections, but does not answer"
     if "http1.x server" in details:
         return "it does not take HTTP/2 without TLS (use https://)"

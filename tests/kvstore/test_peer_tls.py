@@ -10,6 +10,7 @@ import pytest
 from kvstore.client import Client, EtcdError
 from tests.certificates import Authority
 from tests.clusters import Cluster, Member, Program, healthy, tail
+from tests.kvstore.kvctl.running import kvctl
 from tests.waiting import wait_until_sync
 
 pytestmark = pytest.mark.xdist_group("peer tls")
@@ -23,17 +24,21 @@ class Secure(Cluster):
 
     Args:
         directory: where everything goes.
+        size: how many members.
     """
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(Program.kvstore(), directory)
+    def __init__(self, directory: Path, size: int = 3) -> None:
+        super().__init__(Program.kvstore(), directory, size)
         self.authority = Authority(directory / "trusted", "trusted")
         self.foreign = Authority(directory / "foreign", "foreign")
         self.strangers: set[str] = set()
+        self.plain: set[str] = set()
 
     def command(self, member: Member) -> list[str]:
         """Turn the peers' URLs into https:// ones, and name the member's files."""
         words = super().command(member)
+        if member.name in self.plain:
+            return words
         for other in self.members:
             plain, secure = f"http://{other.peer}", f"https://{other.peer}"
             words = [word.replace(plain, secure) for word in words]
@@ -113,6 +118,31 @@ def test_members_trust_only_whom_their_authority_signed(tmp_path: Path) -> None:
         cluster.stop()
     for member in cluster.members:
         assert "Traceback" not in member.log.read_text(errors="replace"), tail(member)
+
+
+def test_a_member_that_began_without_tls_goes_on_with_it(tmp_path: Path) -> None:
+    cluster = Secure(tmp_path, size=1)
+    (member,) = cluster.members
+    cluster.plain.add(member.name)
+    try:
+        for secure in (False, True):
+            if secure:
+                cluster.kill(member)
+                cluster.plain.clear()
+                cluster.flags = ("--initial-cluster-state", "existing")
+            cluster.launch(member)
+            eventually(lambda: healthy(member.client), cluster, "it serves")
+            with Client(member.client, timeout_s=10.0) as client:
+                if secure:
+                    assert client.get("a").value == b"a"
+                put_through(cluster, client, "a")
+        there = {"ETCDCTL_ENDPOINTS": member.client}
+        id = kvctl(("member", "list"), there).stdout.split(b",")[0].decode()
+        secure_url = f"--peer-urls=https://{member.peer}"
+        assert kvctl(("member", "update", id, secure_url), there).status == 0
+        assert f"https://{member.peer}".encode() in kvctl(("member", "list"), there).stdout
+    finally:
+        cluster.stop()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -131,6 +133,18 @@ def test_kvctl_over_tls(secure: Server, files: Files) -> None:
     refused = kvctl(("get", "/tls", there), {})
     assert b"CERTIFICATE_VERIFY_FAILED" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+
+
+def test_kvctl_as_a_process_says_one_line_of_a_refusal(secure: Server, files: Files) -> None:
+    words = ("get", "/tls", f"--endpoints=https://{secure.endpoint}", f"--cacert={files.ca}")
+    done = subprocess.run(
+        [sys.executable, "-m", "kvstore.cli.kvctl", *words],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert b"it wants a certificate of its clients" in done.stderr
+    assert len(done.stderr.splitlines()) == 1, "gRPC's own lines are not shown"
 
 
 def test_a_certificate_that_nobody_signed_can_be_taken_unverified(
