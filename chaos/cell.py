@@ -16,6 +16,7 @@ from chaos.checkers.pipeline import Report, check_history
 from chaos.cluster.cluster import Cluster, ClusterFailed, ClusterOptions
 from chaos.cluster.process import ProcessFailed
 from chaos.cluster.targets.base import Target, TargetUnavailable
+from chaos.departed import look_at_members
 from chaos.expectations import split_expected
 from chaos.history.format import Outcome
 from chaos.history.reader import read_history
@@ -94,13 +95,14 @@ class CellOptions:
         asked = frozenset[Want]().union(*(PACKAGES[name].wants for name in self.faults))
         if self.given_plan is not None:
             asked = self.given_plan.wants
+        needed = find_workload(self.workload).wants
         no_disks = why_not() if Want.LOSSY_DISK in asked else ""
         if not no_disks:
             lacking -= {Want.LOSSY_DISK}
         plan = self.given_plan or draw_plan(self.faults, self.seconds, self.seed, lacking)
-        missing = plan.wants & lacking
+        missing = (plan.wants | needed) & lacking
         if not plan.faults:
-            missing = lacking & asked
+            missing = lacking & (asked | needed)
         if missing:
             wanted = ", and ".join(sorted(want.value for want in missing))
             reason = f" ({no_disks})" if Want.LOSSY_DISK in missing else ""
@@ -167,7 +169,7 @@ async def run_cell(options: CellOptions, directory: Path, progress: Progress) ->
             f"{options.target.name} is a {options.target.api.value} server"
         )
     plan = options.plan()
-    cluster = Cluster(options.target, directory, options.cluster, plan.wants)
+    cluster = Cluster(options.target, directory, options.cluster, plan.wants, plan.newcomers)
     progress(f"starting {options.cluster.nodes} members")
     async with cluster:
         prepared = await kind.prepare(cluster.direct_addresses)
@@ -186,6 +188,7 @@ async def run_cell(options: CellOptions, directory: Path, progress: Progress) ->
             "model": options.model,
             "floor": attrs.asdict(options.floor or kind.floor),
             "replay": options.replay,
+            "peers": cluster.peer_urls,
             **prepared,
         }
         with Recorder(path, header) as recorder:
@@ -252,6 +255,7 @@ async def _load_under_faults(
         progress("waiting until every member serves")
         await _recover(cluster, recorder)
         await _until_alive(workload, running)
+        await look_at_members(cluster, recorder)
         await asyncio.sleep(AFTERGLOW_S)
         workload.stop()
         await running

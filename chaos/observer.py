@@ -28,9 +28,13 @@ def role_of(status: MemberStatus | None) -> str:
 
 async def observe_members(cluster: Cluster, recorder: Recorder) -> None:
     """Write every change of a member's role or term into the history, until cancelled."""
+    watched: set[str] = set()
     async with asyncio.TaskGroup() as group:
-        for member in cluster.members:
-            group.create_task(_observe(cluster, member, recorder))
+        while True:
+            for member in set(cluster.processes) - watched:
+                group.create_task(_observe(cluster, member, recorder))
+                watched.add(member)
+            await asyncio.sleep(SAMPLE_EVERY_S)
 
 
 async def _observe(cluster: Cluster, member: str, recorder: Recorder) -> None:

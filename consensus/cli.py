@@ -150,7 +150,7 @@ def _engine(
         if len(members) > 1:
             raise ConfigError("--engine local is one member in memory; it cannot be a cluster")
         return LocalEngine(name)
-    dial = read_peer_dial(os.environ.get(PEER_DIAL_VARIABLE, ""), members)
+    dial = read_peer_dial(os.environ.get(PEER_DIAL_VARIABLE, ""))
     if kind == "native":
         return NativeEngine(
             name,

@@ -44,12 +44,7 @@ def build_engine(config: ServerConfig, identity: Identity, directory: Path) -> E
         return LocalEngine(identity.node_id)
     founders = identity.founders.values()
     members = {node_of(founder.id): founder.address for founder in founders}
-    nodes = {founder.name: node_of(founder.id) for founder in founders}
-    dialled = read_peer_dial(
-        os.environ.get(PEER_DIAL_VARIABLE, ""),
-        {founder.name: founder.address for founder in founders},
-    )
-    dial = {nodes[name]: address for name, address in dialled.items()}
+    dial = read_peer_dial(os.environ.get(PEER_DIAL_VARIABLE, ""))
     contexts = _contexts(identity)
     if config.engine == "native":
         if config.peer_password_file is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from chaos.checkers.assumptions import LoadFloor, check_assumptions, check_recovery
+from chaos.checkers.membership import check_membership, was_looked_at
 from chaos.history.format import History
 from chaos.verdict import CheckResult, Finding, Kind, Verdict, worst
 from chaos.workloads.register import RegisterWorkload
@@ -59,7 +60,7 @@ class Report:
 
 
 def check_history(history: History, floor: LoadFloor | None = None) -> Report:
-    """Run every check on a history: the assumptions, the recovery, and what its workload says.
+    """Run every check on a history: assumptions, recovery, members that went, its workload's own.
 
     Args:
         history: as read from its file.
@@ -75,6 +76,7 @@ def check_history(history: History, floor: LoadFloor | None = None) -> Report:
     results = (
         check_assumptions(history, floor),
         check_recovery(history),
+        *((check_membership(history),) if was_looked_at(history) else ()),
         *(check(history) for check in workload.checks()),
     )
     return Report(worst(result.verdict for result in results), results)

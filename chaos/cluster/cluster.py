@@ -76,6 +76,10 @@ class Cluster:
         directory: of this run: data, logs, hosts files.
         options: how it is made.
         wants: what the faults to come ask for: lossy disks and clocks are made only then.
+        newcomers: how many members there is room for beside the first ones.
+
+    ``members`` are those that vote, and ``client_addresses`` and ``direct_addresses`` have these
+    alone: all three change when members come and go (``chaos.cluster.membership``).
     """
 
     def __init__(
@@ -84,11 +88,16 @@ class Cluster:
         directory: Path,
         options: ClusterOptions,
         wants: frozenset[Want] = frozenset(),
+        newcomers: int = 0,
     ) -> None:
         self.target = target
         self.directory = directory
         self.options = options
-        self.members = tuple(f"n{number}" for number in range(1, options.nodes + 1))
+        self._names = tuple(f"n{number}" for number in range(1, options.nodes + newcomers + 1))
+        self.members = self._names[: options.nodes]
+        self.removed: tuple[str, ...] = ()
+        self.changing = asyncio.Lock()
+        """Held while the group changes: one change after the other."""
         self.client_addresses: dict[str, str] = {}
         self.direct_addresses: dict[str, str] = {}
         self.link_addresses: dict[str, str] = {}
@@ -114,44 +123,47 @@ class Cluster:
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         await asyncio.to_thread(self._server.start)
-        layout = await asyncio.to_thread(self._lay_out)
-        if Want.LOSSY_DISK in self._wants:
-            await asyncio.to_thread(self._mount_disks)
-        if Want.CLOCK in self._wants:
-            self._make_clocks()
+        self._layout = await asyncio.to_thread(self._lay_out)
         for member in self.members:
-            launch = self.target.launch(member, layout)
-            process = ManagedProcess(
-                member,
-                launch.command,
-                self.directory / "logs" / f"{member}.log",
-                {**launch.environment, **self._clock_environment(member)},
-            )
-            self.processes[member] = process
-            address = layout.members[member].client
-            self.direct_addresses[member] = address
-            self._control[member] = self.target.control(address, CONTROL_TIMEOUT_S)
-            process.start()
+            await self._launch(member, self._layout)
+            self.admit(member)
         await self.wait_serving(START_TIMEOUT_S)
 
+    async def _launch(self, member: str, layout: Layout) -> None:
+        """Start a member for the first time."""
+        if Want.LOSSY_DISK in self._wants:
+            await asyncio.to_thread(self._mount_disk, member)
+        if Want.CLOCK in self._wants:
+            self._make_clock(member)
+        launch = self.target.launch(member, layout)
+        process = ManagedProcess(
+            member,
+            launch.command,
+            self.directory / "logs" / f"{member}.log",
+            {**launch.environment, **self._clock_environment(member)},
+        )
+        self.processes[member] = process
+        self._control[member] = self.target.control(
+            layout.members[member].client, CONTROL_TIMEOUT_S
+        )
+        process.start()
+
     def _lay_out(self) -> Layout:
-        ports = iter(free_ports(2 * len(self.members)))
+        ports = iter(free_ports(2 * len(self._names)))
         addresses = {
             member: MemberAddresses(f"127.0.0.1:{next(ports)}", f"127.0.0.1:{next(ports)}")
-            for member in self.members
+            for member in self._names
         }
         dial = {}
-        for source, target in peer_links(self.members):
+        for source, target in peer_links(self._names):
             peer = addresses[target].peer
-            listen = self.target.link_address(source, target, self.members.index(source) + 1, peer)
+            listen = self.target.link_address(source, target, self._names.index(source) + 1, peer)
             link = peer_link(source, target)
             dial[source, target] = self.proxies.create(link, peer, listen)
             self.link_addresses[link] = dial[source, target]
-        for member in self.members:
-            self.client_addresses[member] = self.proxies.create(
-                client_link(member), addresses[member].client
-            )
-            self.link_addresses[client_link(member)] = self.client_addresses[member]
+        for member in self._names:
+            link = client_link(member)
+            self.link_addresses[link] = self.proxies.create(link, addresses[member].client)
         return Layout(
             members=addresses,
             dial=dial,
@@ -159,7 +171,55 @@ class Cluster:
             heartbeat_ms=self.options.heartbeat_ms,
             election_ms=self.options.election_ms,
             snapshot_count=self.options.snapshot_count,
+            group=self.members,
         )
+
+    # Who is in the group. What makes it so is in ``chaos.cluster.membership``.
+
+    def newcomer(self) -> str:
+        """A name that was not used yet.
+
+        Raises:
+            ClusterFailed: there is no room for one more.
+        """
+        for name in self._names:
+            if name not in self.members and name not in self.processes:
+                return name
+        raise ClusterFailed(f"there is room for {len(self._names)} members, and all were there")
+
+    def peer_url(self, member: str) -> str:
+        """The URL of which the group knows a member."""
+        return self.target.peer_url(member, self._layout)
+
+    @property
+    def peer_urls(self) -> dict[str, str]:
+        """The URL of everyone there may ever be."""
+        return {name: self.peer_url(name) for name in self._names}
+
+    async def join(self, member: str) -> None:
+        """Start a member that was just added to the group."""
+        group = (*self.members, member)
+        await self._launch(member, attrs.evolve(self._layout, group=group, joins=True))
+
+    def admit(self, member: str) -> None:
+        """From now on this member votes, and serves clients."""
+        if member not in self.members:
+            self.members = (*self.members, member)
+        self.direct_addresses[member] = self._layout.members[member].client
+        self.client_addresses[member] = self.link_addresses[client_link(member)]
+
+    def expel(self, member: str) -> None:
+        """From now on this member is in the group no more; its process runs on, if it does."""
+        self.members = tuple(one for one in self.members if one != member)
+        self.removed = (*self.removed, member)
+        self.direct_addresses.pop(member, None)
+        self.client_addresses.pop(member, None)
+
+    async def try_again(self, member: str) -> None:
+        """Start a removed member on the data that it had, whoever held it down."""
+        process = self.processes[member]
+        await asyncio.to_thread(process.kill)
+        await asyncio.to_thread(process.start)
 
     async def stop(self) -> None:
         """End every process that this cluster started, and its proxy server."""
@@ -176,23 +236,20 @@ class Cluster:
         """Where a member keeps its data."""
         return self.directory / "data" / member
 
-    def _mount_disks(self) -> None:
-        for number, member in enumerate(self.members):
-            self.disks[member] = LossyDisk(
-                member,
-                self.directory / "disks" / member,
-                self.data_directory(member),
-                self.directory / "logs" / f"disk-{member}.log",
-                self.options.seed + number,
-            )
-            self.disks[member].mount()
+    def _mount_disk(self, member: str) -> None:
+        self.disks[member] = LossyDisk(
+            member,
+            self.directory / "disks" / member,
+            self.data_directory(member),
+            self.directory / "logs" / f"disk-{member}.log",
+            self.options.seed + self._names.index(member),
+        )
+        self.disks[member].mount()
 
-    def _make_clocks(self) -> None:
-        directory = self.directory / "clocks"
-        directory.mkdir()
-        for member in self.members:
-            self.clocks[member] = directory / member
-            self.clocks[member].write_bytes(CLOCK_FILE.pack(0, 0))
+    def _make_clock(self, member: str) -> None:
+        self.clocks[member] = self.directory / "clocks" / member
+        self.clocks[member].parent.mkdir(exist_ok=True)
+        self.clocks[member].write_bytes(CLOCK_FILE.pack(0, 0))
 
     def _clock_environment(self, member: str) -> dict[str, str]:
         clock = self.clocks.get(member)
@@ -273,6 +330,8 @@ class Cluster:
             process = self.processes[member]
 
             async def ready(member: str = member, process: ManagedProcess = process) -> bool:
+                if member in self.removed:
+                    return True
                 if not process.running:
                     raise ClusterFailed(
                         f"{member} ended with exit code {process.exit_code}:\n{process.log_tail()}"
@@ -311,6 +370,8 @@ class Cluster:
     ) -> None:
         """Start these members again on their data, if they do not run and nobody holds them down.
 
+        One that was removed from the group stays down.
+
         ``environment`` is added for this one start.
 
         Raises:
@@ -319,7 +380,8 @@ class Cluster:
         for member in members:
             self._held_down[member].discard(owner)
             process = self.processes[member]
-            if not process.running and not self._held_down[member]:
+            stays_down = self._held_down[member] or member in self.removed
+            if not process.running and not stays_down:
                 await asyncio.to_thread(process.start, environment)
 
     async def pause(self, members: Iterable[str], owner: object = None) -> None:
@@ -362,8 +424,8 @@ class Cluster:
             await asyncio.to_thread(disk.heal)
         self._held_down.clear()
         self._held_still.clear()
-        await self.resume(self.members)
-        await self.restart(self.members)
+        await self.resume(self.processes)
+        await self.restart(self.processes)
 
     async def _poll(self, find: Callable[[], Awaitable[_Found]], timeout_s: float) -> _Found | None:
         deadline = time.monotonic() + timeout_s

@@ -114,6 +114,10 @@ class MemberClient:
         self._status = self._unary("Maintenance/Status", pb.StatusResponse)
         self._compact = self._unary("KV/Compact", pb.CompactionResponse)
         self._defragment = self._unary("Maintenance/Defragment", pb.DefragmentResponse)
+        self._member_list = self._unary("Cluster/MemberList", pb.MemberListResponse)
+        self._member_add = self._unary("Cluster/MemberAdd", pb.MemberAddResponse)
+        self._member_promote = self._unary("Cluster/MemberPromote", pb.MemberPromoteResponse)
+        self._member_remove = self._unary("Cluster/MemberRemove", pb.MemberRemoveResponse)
         self._move_leader = self._unary("Maintenance/MoveLeader", pb.MoveLeaderResponse)
 
     async def put(self, key: str, value: str) -> pb.PutResponse:
@@ -168,6 +172,25 @@ class MemberClient:
     async def move_leader(self, member_id: int) -> None:
         """Hand leadership to another member; to be asked of the leader."""
         await self._call(self._move_leader, pb.MoveLeaderRequest(targetID=member_id))
+
+    async def member_list(self) -> list[pb.Member]:
+        """Who is in the group, as this member knows it."""
+        answer: pb.MemberListResponse = await self._call(
+            self._member_list, pb.MemberListRequest(linearizable=False)
+        )
+        return list(answer.members)
+
+    async def member_add(self, peer_url: str) -> None:
+        """Add a learner."""
+        await self._call(self._member_add, pb.MemberAddRequest(peerURLs=[peer_url], isLearner=True))
+
+    async def member_promote(self, member_id: int) -> None:
+        """Let a learner vote."""
+        await self._call(self._member_promote, pb.MemberPromoteRequest(ID=member_id))
+
+    async def member_remove(self, member_id: int) -> None:
+        """Take a member out of the group."""
+        await self._call(self._member_remove, pb.MemberRemoveRequest(ID=member_id))
 
     async def snapshot_bytes(self) -> int:
         """Download the member's whole state; return how many bytes it has."""

@@ -137,6 +137,7 @@ SMOKE: Final = (
     ("native", "watch", "one-way"),
     ("native", "lease", "clients"),
     ("native", "compaction", "kill-majority"),
+    ("native", "membership", "churn"),
     ("native", "snapshot", "bad-messages"),
     ("pysyncobj", "register", "kill"),
     ("pysyncobj", "append", "partition"),

@@ -2,8 +2,8 @@
 
 ``chaos run --faults kill,partition+pause`` and the matrix name packages. A package lists variants;
 each drawn fault takes one of them, a target and values of its options. Packages that are mixed in
-one cell take turns. Faults of the package ``storm`` overlap, and each storm has its own few kinds
-(Groce and others, "Swarm Testing", ISSTA 2012).
+one cell take turns. Faults of the packages ``storm`` and ``churn`` overlap, and each storm has its
+own few kinds (Groce and others, "Swarm Testing", ISSTA 2012).
 """
 
 from __future__ import annotations
@@ -77,6 +77,10 @@ class Package:
     name: str
     text: str
     variants: tuple[Variant, ...]
+    overlap: bool = False
+    """Whether its faults come several at once, a few kinds at a time."""
+    surely: int = 0
+    """Of overlapping ones: the first of each time is drawn from so many first variants."""
 
     @property
     def needs(self) -> Fault:
@@ -222,14 +226,31 @@ _MORE: Final = (
     ),
     Package(
         "admin",
-        "compaction, defragmentation, snapshots",
+        "compaction, defragmentation, snapshots, a member replaced",
         (
             Variant("admin.compact", ("leader",)),
             Variant("admin.defragment", ("leader", "all")),
             Variant("admin.snapshot", ("leader", "all")),
+            Variant("member.remove"),
         ),
     ),
     Package("transfer", "leadership handed on", (Variant("admin.transfer", ("leader",)),)),
+    Package(
+        "membership",
+        "members join as learners, are promoted, are removed, the leader too",
+        (Variant("member.remove"), Variant("member.add")),
+    ),
+    Package(
+        "churn",
+        "members come and go while others are killed, paused, cut off",
+        (
+            *(Variant("member.remove"), Variant("member.add")),
+            *(Variant("proc.kill"), Variant("proc.pause"), Variant("net.partition")),
+            Variant("net.latency", ("all",)),
+        ),
+        overlap=True,
+        surely=2,
+    ),
 )
 
 
@@ -241,7 +262,7 @@ def _storm() -> Package:
         Variant(kind, (*_ANYONE, "minority") if kind != "net.latency" else ("all",))
         for kind in kinds
     )
-    return Package("storm", "several faults at once", variants)
+    return Package("storm", "several faults at once", variants, overlap=True)
 
 
 PACKAGES: Final[Mapping[str, Package]] = {one.name: one for one in (*_SINGLE, *_MORE, _storm())}
@@ -287,7 +308,7 @@ def _turn(
     variants = [one for one in package.variants if not one.wants & lacking]
     if not variants:
         return []
-    if package.name != "storm":
+    if not package.overlap:
         variant = _possible(variants[round_ % len(variants)], lacking)
         return [variant.draw(at_s, rng, first=first, when_serving=True)]
     kinds = rng.sample(variants, min(len(variants), rng.randint(*STORM_KINDS)))
@@ -295,7 +316,8 @@ def _turn(
     drawn = []
     for number in range(rng.randint(*STORM_FAULTS)):
         begins = at_s if number == 0 else rng.uniform(at_s, ends - HOLD_S[0])
-        variant = _possible(rng.choice(kinds), lacking)
+        choices = kinds if number or not package.surely else variants[: package.surely]
+        variant = _possible(rng.choice(choices), lacking)
         drawn.append(variant.draw(begins, rng, first=first and not number, when_serving=not number))
     return sorted(drawn, key=lambda fault: fault.at_s)
 

@@ -139,6 +139,11 @@ class Plan:
         """What its faults ask for."""
         return frozenset[Want]().union(*(fault.wants for fault in self.faults))
 
+    @property
+    def newcomers(self) -> int:
+        """How many new members its faults bring."""
+        return sum(Want.MEMBERSHIP in fault.wants for fault in self.faults)
+
     def without(self, dropped: Iterable[int]) -> Plan:
         """The same plan without the faults at these places (from 0): for shrinking."""
         gone = set(dropped)

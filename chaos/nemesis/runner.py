@@ -29,9 +29,6 @@ LEADER_PATIENCE_S: Final = 2.0
 SERVE_AGAIN_TIMEOUT_S: Final = 10.0
 """After this long the next fault comes, whether every member serves again or not."""
 
-EVIDENCE_TIMEOUT_S: Final = 10.0
-"""A fault whose effect is not seen lasts up to this long."""
-
 
 class Nemesis:
     """Breaks a cluster according to a plan.
@@ -125,7 +122,7 @@ class Nemesis:
     async def _strike(self, number: int, injector: Injector, began: float) -> None:
         fault, victims = injector.fault, injector.victims
         await injector.strike()
-        evidence = await self._seen(injector, began + max(fault.for_s, EVIDENCE_TIMEOUT_S))
+        evidence = await self._seen(injector, began + max(fault.for_s, injector.evidence_timeout_s))
         self._recorder.fault(
             fault.kind,
             "effect",

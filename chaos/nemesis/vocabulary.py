@@ -29,6 +29,7 @@ class Want(enum.Enum):
     CLOCK = "members whose clock can be shifted (kvstore, raftyard serve)"
     ADMIN = "members that answer etcd's Maintenance API"
     TRANSFER = "members that answer etcd's MoveLeader"
+    MEMBERSHIP = "members that come and go (kvstore on the native engine, etcd)"
 
 
 @attrs.frozen(slots=True)
@@ -376,8 +377,28 @@ _ADMIN: Final = (
     ),
 )
 
+_MEMBERSHIP: Final = (
+    FaultClass(
+        "member.add",
+        "A new member is added as a learner, started and promoted; at the end the target is "
+        "removed.",
+        ("follower", "leader"),
+        wants=frozenset({Want.MEMBERSHIP}),
+    ),
+    FaultClass(
+        "member.remove",
+        "The target is removed; at the end a new member takes its place, a learner first.",
+        ("follower", "leader"),
+        wants=frozenset({Want.MEMBERSHIP}),
+    ),
+)
+
 FAULT_CLASSES: Final[Mapping[str, FaultClass]] = {
-    one.kind: one for one in (*_NETWORK, *_PROCESSES, _FAILPOINT, *_DISKS, *_CLOCKS, *_ADMIN)
+    one.kind: one
+    for one in (
+        *(*_NETWORK, *_PROCESSES, _FAILPOINT, *_DISKS, *_CLOCKS, *_ADMIN),
+        *_MEMBERSHIP,
+    )
 }
 """Every class by its name."""
 

@@ -31,6 +31,7 @@ from chaos.checkers.assumptions import LoadFloor
 from chaos.cluster.targets.base import Api
 from chaos.history.format import READS, History, Operation, Outcome
 from chaos.history.recorder import Recorder
+from chaos.nemesis.vocabulary import Want
 from chaos.verdict import CheckResult
 
 FAILURE_PAUSE_S: Final = 0.05
@@ -76,6 +77,7 @@ class Setting:
 
     Args:
         addresses: the members' "host:port" for clients, by name: their client links, with faults.
+            It changes where members come and go.
         direct: the same without any proxy, for evidence.
         recorder: where the history goes.
         rng: source of every choice.
@@ -120,7 +122,8 @@ class Process(Generic[C]):
 
     @property
     def client(self) -> C:
-        """The connection to the present member."""
+        """The connection to the present member; to another one, if it left the group."""
+        self.stay()
         found = self._clients.get(self.member)
         if found is None:
             address = self._workload.setting.addresses[self.member]
@@ -131,6 +134,11 @@ class Process(Generic[C]):
     def unique(self) -> str:
         """A value that no other operation of the run writes."""
         return f"{self.number}-{next(self._written)}"
+
+    def stay(self) -> None:
+        """Go on at the present member, unless it left the group."""
+        if self.member not in self._workload.setting.addresses:
+            self.hop()
 
     def hop(self) -> None:
         """Go on at any member."""
@@ -157,6 +165,7 @@ class Process(Generic[C]):
             The operation with its outcome. After an unknown one this is a new process.
         """
         recorder = self._workload.setting.recorder
+        self.stay()
         operation = recorder.invoke(self.number, f, key, value, expected, input)
         operation.node = self.member
         try:
@@ -205,6 +214,9 @@ class Workload(abc.ABC, Generic[C]):
 
     floor: ClassVar[LoadFloor] = LoadFloor()
     """Load below which a run proves nothing."""
+
+    wants: ClassVar[frozenset[Want]] = frozenset()
+    """What it must find in a cluster beside the API."""
 
     unsafe: ClassVar[str] = ""
     """Why it must be expected to break its promise, if it must: it then proves the checkers."""

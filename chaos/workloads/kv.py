@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 from chaos.cluster.rpc import CallFailed, MemberClient
@@ -112,22 +112,46 @@ class KvWorkload(Workload[AsyncClient]):
 
     # inside
 
-    async def _watch_everything(self) -> None:
-        """Keep the reference until cancelled; it moves on to another member when one fails."""
-        async with AsyncClient([*self.setting.direct.values()]) as client:
-            start = self._base_revision + 1
-            while True:
-                watch = client.watch("", from_key=True, start_revision=start, progress_notify=True)
+    async def at_members(self, work: Callable[[AsyncClient], Coroutine[Any, Any, None]]) -> None:
+        """Do something at members of the group, over links that no fault touches, to its end.
+
+        It is cancelled and begun anew when others are in the group: a client knows only the
+        addresses that it was made with.
+        """
+        while True:
+            addresses = [*self.setting.direct.values()]
+            async with AsyncClient(addresses) as client:
+                working = asyncio.create_task(work(client))
                 try:
-                    async for batch in watch.batches():
-                        self._take(batch.header.revision, batch.events)
-                except Compacted:
-                    return  # too late to be a reference: the members' logs must do
-                except EtcdError:
-                    await asyncio.sleep(POLL_S)
+                    while not working.done() and addresses == [*self.setting.direct.values()]:
+                        await asyncio.wait({working}, timeout=POLL_S)
+                    if working.done():
+                        return await working
                 finally:
-                    await watch.close()
-                start = self._watched + 1
+                    working.cancel()
+                    await asyncio.gather(working, return_exceptions=True)
+
+    async def _watch_everything(self) -> None:
+        """Keep the reference until cancelled."""
+        try:
+            await self.at_members(self._watch_at)
+        except Compacted:
+            return  # too late to be a reference: the members' logs must do
+
+    async def _watch_at(self, client: AsyncClient) -> None:
+        """Watch what was not told yet; go on at another member when one fails."""
+        while True:
+            start = self._watched + 1
+            watch = client.watch("", from_key=True, start_revision=start, progress_notify=True)
+            try:
+                async for batch in watch.batches():
+                    self._take(batch.header.revision, batch.events)
+            except Compacted:
+                raise
+            except EtcdError:
+                await asyncio.sleep(POLL_S)
+            finally:
+                await watch.close()
 
     def _take(self, revision: int, events: Any) -> None:
         for event in events:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from chaos.checkers.assumptions import LoadFloor
@@ -11,9 +11,9 @@ from chaos.checkers.durability import check_convergence
 from chaos.checkers.leases import LATE_S, check_leases
 from chaos.checkers.replay import check_replay
 from chaos.history.format import Notice, Operation, Outcome, SeenEvent, Watcher
-from chaos.workloads.base import Check, WorkloadOptions
+from chaos.workloads.base import Check, Setting, WorkloadOptions
 from chaos.workloads.kv import KvProcess, KvWorkload
-from kvstore.client import AsyncClient, EtcdError, EventType, LeaseLost, WatchBatch
+from kvstore.client import AsyncClient, EtcdError, EventType, LeaseLost
 
 TTL_S: Final = 2
 RENEWALS_MAX: Final = 8
@@ -32,6 +32,11 @@ class LeaseWorkload(KvWorkload):
     name = "lease"
     defaults = WorkloadOptions(rate=40.0)
     floor = LoadFloor(ok_per_s=2.0, writes=10, reads=2)
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self._told = 0
+        """The revision of the last deletion that the watch has told."""
 
     @classmethod
     def checks(cls) -> Sequence[Check]:
@@ -127,26 +132,30 @@ class LeaseWorkload(KvWorkload):
         watcher = self.setting.recorder.watcher(
             Watcher(0, "direct", PREFIX, prefix=True, start=start, skip=("put",))
         )
-        async with AsyncClient([*self.setting.direct.values()]) as client:
-            watch = client.watch(PREFIX, prefix=True, start_revision=start, skip=[EventType.PUT])
-            reading = asyncio.create_task(self._note_deletions(watch.batches(), watcher))
-            try:
-                while not self.stopping.is_set() and not reading.done():
-                    await asyncio.wait({reading}, timeout=POLL_S)
-            finally:
-                reading.cancel()
-                await watch.close()
-                ended = (await asyncio.gather(reading, return_exceptions=True))[0]
+        reading = asyncio.create_task(
+            self.at_members(lambda client: self._note_deletions(client, watcher))
+        )
+        try:
+            while not self.stopping.is_set() and not reading.done():
+                await asyncio.wait({reading}, timeout=POLL_S)
+        finally:
+            reading.cancel()
+            ended = (await asyncio.gather(reading, return_exceptions=True))[0]
         if isinstance(ended, Exception) and not isinstance(ended, EtcdError):
             raise ended
 
-    async def _note_deletions(self, batches: AsyncIterator[WatchBatch], watcher: Watcher) -> None:
-        async for batch in batches:
-            seen = tuple(
-                SeenEvent(event.kv.key.decode(), None, event.kv.mod_revision)
-                for event in batch.events
-            )
-            if seen:
-                self.setting.recorder.notice(
-                    watcher, Notice(0, "events", batch.header.revision, seen)
+    async def _note_deletions(self, client: AsyncClient, watcher: Watcher) -> None:
+        start = max(watcher.start, self._told + 1)
+        watch = client.watch(PREFIX, prefix=True, start_revision=start, skip=[EventType.PUT])
+        try:
+            async for batch in watch.batches():
+                seen = tuple(
+                    SeenEvent(event.kv.key.decode(), None, event.kv.mod_revision)
+                    for event in batch.events
                 )
+                if seen:
+                    notice = Notice(0, "events", batch.header.revision, seen)
+                    self.setting.recorder.notice(watcher, notice)
+                    self._told = seen[-1].revision
+        finally:
+            await watch.close()

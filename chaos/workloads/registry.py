@@ -10,6 +10,7 @@ from chaos.workloads.compaction import CompactionWorkload
 from chaos.workloads.leasing import LeaseWorkload
 from chaos.workloads.loading import load
 from chaos.workloads.locking import ElectionWorkload, LockWorkload, UnfencedLockWorkload
+from chaos.workloads.membership import MembershipWorkload
 from chaos.workloads.register import (
     CompareAndSetWorkload,
     LargeValueWorkload,
@@ -34,6 +35,7 @@ _OWN: Final[tuple[type[Workload[Any]], ...]] = (
     UnfencedLockWorkload,
     ElectionWorkload,
     CompactionWorkload,
+    MembershipWorkload,
     SnapshotWorkload,
     LargeValueWorkload,
 )

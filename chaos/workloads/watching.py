@@ -123,6 +123,7 @@ class WatchWorkload(KvWorkload):
         previous: Watcher | None = None
         following = 0
         while True:
+            process.stay()
             if previous is not None and following and process.rng.random() < RESUME:
                 watcher = attrs.evolve(
                     previous,

@@ -70,7 +70,7 @@ class PingTarget(Target):
 
     @property
     def provides(self) -> frozenset[Want]:
-        return frozenset(Want) - {Want.ADMIN, Want.TRANSFER}
+        return frozenset(Want) - {Want.ADMIN, Want.TRANSFER, Want.MEMBERSHIP}
 
     def check(self) -> None:
         return

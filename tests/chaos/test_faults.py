@@ -1,18 +1,25 @@
 """Each class of fault has an effect that the members themselves see, and heals.
 
 The members are pingers (``pinger.py``): real processes, every link through toxid, each with a disk
-that forgets, where FUSE is there. One cluster serves all tests; each leaves it whole.
+that forgets, where FUSE is there. One cluster serves all tests; each leaves it whole. Members that
+come and go are those of kvstore on the native engine: a pinger knows no groups.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chaos.checkers.membership import LISTED, REMOVED
 from chaos.cluster.cluster import Cluster, ClusterOptions
+from chaos.cluster.membership import listed
+from chaos.cluster.targets.kvstore import KvstoreTarget
+from chaos.departed import look_at_members
+from chaos.history.recorder import Recorder
 from chaos.lossyfs.disk import why_not
 from chaos.nemesis.vocabulary import FAULT_CLASSES, Want
 from consensus.failpoints import EXIT_CODE
@@ -482,6 +489,55 @@ async def test_a_wiped_disk_comes_back(cluster: Cluster) -> None:
     await fault.mend()
     await settled(cluster)
     assert (await told(cluster, "n2"))["found"]["synced"] >= before
+
+
+# -- members ----------------------------------------------------------------------------------
+
+
+async def known(cluster: Cluster) -> list[set[str]]:
+    """Whom each member takes for the group, by name."""
+    names = {url: name for name, url in cluster.peer_urls.items()}
+    return [{names[url] for url in await listed(cluster, member)} for member in cluster.members]
+
+
+async def all_know(cluster: Cluster, *names: str) -> None:
+    """Wait until these and no others serve, and every one of them says so."""
+    assert set(cluster.members) == set(names)
+    await serving(cluster, [*names])
+
+    async def agree() -> bool:
+        return await known(cluster) == [set(names)] * len(names)
+
+    await wait_until(agree, PATIENCE_S, f"{names} agree")
+
+
+@pytest.mark.timeout(300)
+async def test_members_come_and_go(tmp_path: Path) -> None:
+    """The leader goes and another one takes its place; one more joins and another goes."""
+    async with Cluster(KvstoreTarget("native"), tmp_path, ClusterOptions(), newcomers=2) as cluster:
+        leader = await cluster.leader()
+        one, other = (member for member in ALL if member != leader)
+        fault = inject(cluster, [leader], "member.remove")
+        await fault.strike()
+        assert await seen(fault) == f"{leader} was removed and serves no more"
+        await all_know(cluster, one, other)
+        assert set(cluster.client_addresses) == {one, other}, "no client goes to it any more"
+        await fault.mend()
+        await all_know(cluster, one, other, "n4")
+
+        with Recorder(tmp_path / "history.jsonl", {}) as recorder:
+            await look_at_members(cluster, recorder)
+            events = recorder.fault_events
+        assert all(event.effective for event in events), events
+        told = [(event.kind, *event.target) for event in events]
+        assert told == [(REMOVED, leader), *((LISTED, member) for member in cluster.members)]
+
+        fault = inject(cluster, [one], "member.add")
+        await fault.strike()
+        assert await seen(fault) == "n5 joined as a learner and was promoted"
+        await all_know(cluster, one, other, "n4", "n5")
+        await fault.mend()
+        await all_know(cluster, other, "n4", "n5")
 
 
 def test_every_class_is_tested_here_or_with_the_admin_calls() -> None:

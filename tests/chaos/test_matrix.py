@@ -54,13 +54,13 @@ def test_etcd_serves_no_machines() -> None:
 def test_the_smoke_matrix_is_fixed_cells_and_others_that_rotate_with_the_commit() -> None:
     known = set(full())
     fixed = [MatrixCell(*names) for names in SMOKE]
-    assert len(fixed) == len(set(fixed)) == 16
+    assert len(fixed) == len(set(fixed)) == 17
     assert set(fixed) <= known
     one, other = smoke("aaaa"), smoke("bbbb")
     assert one == smoke("aaaa")
-    assert one[:16] == other[:16] == fixed
-    assert one[16:] != other[16:]
-    assert len(set(one)) == 16 + SMOKE_ROTATING
+    assert one[:17] == other[:17] == fixed
+    assert one[17:] != other[17:]
+    assert len(set(one)) == 17 + SMOKE_ROTATING
     assert set(one) <= known
     controls = {(cell.engine, cell.workload) for cell in fixed if cell.package == CONTROL}
     assert {engine for engine, _ in controls} == {"native", "pysyncobj"}

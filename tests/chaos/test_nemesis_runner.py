@@ -11,7 +11,7 @@ import pytest
 from chaos.cluster.cluster import Cluster, ClusterOptions
 from chaos.history.format import FaultEvent
 from chaos.history.recorder import Recorder
-from chaos.nemesis import runner
+from chaos.nemesis.injectors.base import Injector
 from chaos.nemesis.plan import PlanError, parse_plan
 from chaos.nemesis.runner import Nemesis
 from tests.chaos.pinging import PingTarget, settled
@@ -90,7 +90,7 @@ async def test_faults_overlap_or_wait_as_the_plan_says(cluster: Cluster, tmp_pat
 async def test_a_fault_that_nobody_sees_is_told(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "EVIDENCE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(Injector, "evidence_timeout_s", 0.2)
     plan = 'version = 1\n[[fault]]\nkind = "net.drop"\nat = 0\nfor = 0.1\nrate = 0.0\n'
     events = await carry_out(cluster, plan, tmp_path / "history")
     assert [(event.phase, event.effective) for event in events] == [

@@ -55,7 +55,10 @@ class Trial:
             name,
             self.members,
             directory,
-            dial={other: self.links[frozenset((name, other))].address for other in others},
+            dial={
+                self.members[other]: self.links[frozenset((name, other))].address
+                for other in others
+            },
             election_timeout_ms=250,
             heartbeat_interval_ms=40,
             snapshot_entries=self.random.choice([5, 50, 10_000]),

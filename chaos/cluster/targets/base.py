@@ -52,12 +52,14 @@ class Layout:
     """Everything that a target needs to start one member.
 
     Args:
-        members: addresses by name.
+        members: addresses by name, of everyone there may ever be.
         dial: (source, target) to the "host:port" on which source reaches target: its own link.
         directory: of this run.
         heartbeat_ms: leader's heartbeat.
         election_ms: election timeout.
         snapshot_count: entries between snapshots of the log.
+        group: who is in the group when a member starts for the first time.
+        joins: whether that group is there already, and the member new in it.
     """
 
     members: Mapping[str, MemberAddresses]
@@ -66,6 +68,8 @@ class Layout:
     heartbeat_ms: int
     election_ms: int
     snapshot_count: int
+    group: tuple[str, ...]
+    joins: bool = False
 
     def data_directory(self, member: str) -> Path:
         """Where a member keeps its data."""
@@ -107,7 +111,7 @@ class Target(abc.ABC):
         if self.api is Api.KV:
             wants.add(Want.ADMIN)
             if self.engine in ("native", "etcd"):
-                wants.add(Want.TRANSFER)
+                wants |= {Want.TRANSFER, Want.MEMBERSHIP}
         return frozenset(wants)
 
     def control(self, address: str, timeout_s: float) -> Control:
@@ -132,6 +136,10 @@ class Target(abc.ABC):
             number: the source's place in the cluster, from 1.
             peer: the target's own peer address.
         """
+
+    def peer_url(self, member: str, layout: Layout) -> str:
+        """The URL under which a member is added to the group."""
+        return f"http://{layout.members[member].peer}"
 
     @abc.abstractmethod
     def launch(self, member: str, layout: Layout) -> Launch:

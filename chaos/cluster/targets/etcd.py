@@ -61,23 +61,24 @@ class EtcdTarget(Target):
         place = int("".join(filter(str.isdigit, target)))
         return f"127.77.{number}.{place}:{port}"
 
+    def peer_url(self, member: str, layout: Layout) -> str:
+        """See ``Target``; each source resolves the host to its own link."""
+        return f"http://{member}.chaos.test:{layout.members[member].peer.rpartition(':')[2]}"
+
     def launch(self, member: str, layout: Layout) -> Launch:
         """See ``Target``."""
         own = layout.members[member]
-        urls = {
-            name: f"http://{name}.chaos.test:{addresses.peer.rpartition(':')[2]}"
-            for name, addresses in layout.members.items()
-        }
+        cluster = ",".join(f"{name}={self.peer_url(name, layout)}" for name in layout.group)
         command = (
             *self._with_hosts(member, layout),
             *(PROGRAM, "--name", member),
             *("--data-dir", str(layout.data_directory(member))),
             *("--listen-peer-urls", f"http://{own.peer}"),
-            *("--initial-advertise-peer-urls", urls[member]),
+            *("--initial-advertise-peer-urls", self.peer_url(member, layout)),
             *("--listen-client-urls", f"http://{own.client}"),
             *("--advertise-client-urls", f"http://{own.client}"),
-            *("--initial-cluster", ",".join(f"{name}={url}" for name, url in urls.items())),
-            *("--initial-cluster-state", "new"),
+            *("--initial-cluster", cluster),
+            *("--initial-cluster-state", "existing" if layout.joins else "new"),
             *("--initial-cluster-token", "chaos"),
             *("--heartbeat-interval", str(layout.heartbeat_ms)),
             *("--election-timeout", str(layout.election_ms)),

@@ -1,7 +1,7 @@
 """kvstore as the target, on either engine.
 
 Each member reaches each other through its own link: the environment variable ``RAFTYARD_PEER_DIAL``
-("name=host:port,...") gives the addresses to dial in place of those of ``--initial-cluster``.
+("host:port=host:port,...") gives the addresses to dial in place of the members' own.
 """
 
 from __future__ import annotations
@@ -35,11 +35,9 @@ class KvstoreTarget(Target):
     def launch(self, member: str, layout: Layout) -> Launch:
         """See ``Target``."""
         own = layout.members[member]
-        cluster = ",".join(
-            f"{name}=http://{addresses.peer}" for name, addresses in layout.members.items()
-        )
+        cluster = ",".join(f"{name}={self.peer_url(name, layout)}" for name in layout.group)
         dial = ",".join(
-            f"{target}={address}"
+            f"{layout.members[target].peer}={address}"
             for (source, target), address in layout.dial.items()
             if source == member
         )
@@ -52,7 +50,7 @@ class KvstoreTarget(Target):
             *("--listen-client-urls", f"http://{own.client}"),
             *("--advertise-client-urls", f"http://{own.client}"),
             *("--initial-cluster", cluster),
-            *("--initial-cluster-state", "new"),
+            *("--initial-cluster-state", "existing" if layout.joins else "new"),
             *("--initial-cluster-token", "chaos"),
             *("--heartbeat-interval", str(layout.heartbeat_ms)),
             *("--election-timeout", str(layout.election_ms)),

@@ -110,11 +110,9 @@ class MachineTarget(Target):
     def launch(self, member: str, layout: Layout) -> Launch:
         """See ``Target``."""
         own = layout.members[member]
-        cluster = ",".join(
-            f"{name}=http://{addresses.peer}" for name, addresses in layout.members.items()
-        )
+        cluster = ",".join(f"{name}={self.peer_url(name, layout)}" for name in layout.group)
         dial = ",".join(
-            f"{target}={address}"
+            f"{layout.members[target].peer}={address}"
             for (source, target), address in layout.dial.items()
             if source == member
         )

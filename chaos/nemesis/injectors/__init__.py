@@ -10,6 +10,7 @@ from chaos.nemesis.injectors.base import Injector
 from chaos.nemesis.injectors.clocks import Skew, Strobe
 from chaos.nemesis.injectors.disks import Damage, PowerLoss, Switch, Wipe
 from chaos.nemesis.injectors.failpoint import Failpoint
+from chaos.nemesis.injectors.membership import AddMember, RemoveMember
 from chaos.nemesis.injectors.network import Flap, Partition, Stall, Toxic
 from chaos.nemesis.injectors.processes import Kill, Pause, RestartLoop, RollingRestart, Starve
 from chaos.nemesis.vocabulary import FAULT_CLASSES
@@ -34,6 +35,8 @@ _OTHERS: Final[Mapping[str, type[Injector]]] = {
     "admin.defragment": Defragment,
     "admin.snapshot": Snapshot,
     "admin.transfer": Transfer,
+    "member.add": AddMember,
+    "member.remove": RemoveMember,
     **dict.fromkeys(Switch.COUNTERS, Switch),
 }
 

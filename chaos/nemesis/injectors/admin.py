@@ -33,7 +33,9 @@ class Admin(Injector):
         every_s = self.option("every_s", float)
         while not self._ending.is_set():
             for victim in self.victims:
-                address = self.cluster.direct_addresses[victim]
+                address = self.cluster.direct_addresses.get(victim)
+                if address is None:
+                    continue  # it left the group
                 with suppress(CallFailed, ClusterFailed):
                     async with MemberClient(address, CALL_TIMEOUT_S) as client:
                         self._last = await self.once(victim, client)
@@ -99,8 +101,10 @@ class Transfer(Admin):
 
     async def once(self, victim: str, client: MemberClient) -> str:
         """See ``Admin``."""
-        members = self.cluster.members
         leader = await self.cluster.leader(LEADER_TIMEOUT_S)
+        members = self.cluster.members
+        if leader not in members:
+            return ""  # it left the group meanwhile
         heir = members[(members.index(leader) + 1) % len(members)]
         status = await self.cluster.status(heir)
         if status is None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from random import Random
-from typing import TypeVar
+from typing import ClassVar, Final, TypeVar
 
 from chaos.cluster.cluster import Cluster
 from chaos.history.recorder import Recorder
@@ -20,6 +20,8 @@ from chaos.nemesis.plan import PlannedFault
 from chaos.nemesis.vocabulary import Value
 
 PROBE_TIMEOUT_S = 0.4
+EVIDENCE_TIMEOUT_S: Final = 10.0
+"""A fault whose effect is not seen lasts up to this long."""
 
 _T = TypeVar("_T", bound=Value)
 
@@ -34,6 +36,8 @@ class Injector(abc.ABC):
         rng: of what the plan leaves open.
         recorder: where it notes what checkers have to know of it.
     """
+
+    evidence_timeout_s: ClassVar[float] = EVIDENCE_TIMEOUT_S
 
     def __init__(
         self,

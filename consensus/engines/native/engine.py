@@ -73,7 +73,7 @@ class NativeEngine(Engine):
         election_timeout_ms: a follower campaigns after this to twice this without a leader.
         heartbeat_interval_ms: the length of a tick, and between a leader's heartbeats.
         snapshot_entries: applied entries after which the log is shortened to as many or fewer.
-        dial: where to reach a peer, where that is not its own address (a proxy, for instance).
+        dial: where to reach a peer, by its own address, where that is elsewhere (at a proxy).
         listen: where to listen, "host:port", where that is not this member's own address.
         join: begin in no configuration; learn everything from the leader of the group it joins.
         contexts: what the program on top keeps with the founding members, the same on all of them.
@@ -97,7 +97,7 @@ class NativeEngine(Engine):
         election_timeout_ms: int = 1000,
         heartbeat_interval_ms: int = 100,
         snapshot_entries: int = 10_000,
-        dial: Mapping[NodeId, str] | None = None,
+        dial: Mapping[str, str] | None = None,
         listen: str | None = None,
         join: bool = False,
         contexts: Mapping[NodeId, bytes] | None = None,

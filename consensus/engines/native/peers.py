@@ -44,7 +44,7 @@ class Peers:
         transport: its connections.
         contacts: addresses to begin with, for a member that is in no configuration yet, and for
             members whose address no configuration gives.
-        dial: where to reach a peer, where that is not its own address.
+        dial: where to reach a peer, by its own address, where that is elsewhere.
         feature_level: what this member's program knows.
         wake: has the driver pumped soon.
         removed: called, perhaps more than once, when this member was removed from the group.
@@ -55,7 +55,7 @@ class Peers:
         core: Core,
         transport: TcpTransport,
         contacts: Mapping[NodeId, str],
-        dial: Mapping[NodeId, str],
+        dial: Mapping[str, str],
         feature_level: int,
         wake: Callable[[], None],
         removed: Callable[[], None],
@@ -127,7 +127,7 @@ class Peers:
             self._forget_visitor(oldest)
             self._transport.remove_peer(oldest)
         self._visitors[node] = None
-        self._transport.add_peer(node, self._dial.get(node, address))
+        self._transport.add_peer(node, self._dial.get(address, address))
 
     def connected(self, peer: NodeId) -> None:
         """A peer can be sent to now: a leader does so at once."""
@@ -147,7 +147,7 @@ class Peers:
             self._visitors.pop(node, None)
             if self._dialled.get(node) != address:
                 self._dialled[node] = address
-                self._transport.add_peer(node, self._dial.get(node, address))
+                self._transport.add_peer(node, self._dial.get(address, address))
         for node in self._dialled.keys() - wanted.keys():
             asyncio.get_running_loop().call_later(FAREWELL_S, self._let_go, node)
 

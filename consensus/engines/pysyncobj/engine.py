@@ -82,7 +82,7 @@ class PySyncObjEngine(Engine):
         password: encrypts and authenticates the links between members; needs `cryptography`.
         snapshot_entries: commands between two snapshots, at least; a machine whose state is larger
             than the log since the last one waits longer.
-        dial: where to reach a peer, when that is not its address (a proxy, in fault tests). Of two
+        dial: where to reach a peer, by its own address, when that is elsewhere (a proxy). Of two
             members the one with the greater address, as text, dials the other.
         listen: where to listen, "host:port", when that is not this member's own address.
 
@@ -101,7 +101,7 @@ class PySyncObjEngine(Engine):
         heartbeat_interval_ms: int = 100,
         password: str | None = None,
         snapshot_entries: int = 10_000,
-        dial: Mapping[NodeId, str] | None = None,
+        dial: Mapping[str, str] | None = None,
         listen: str | None = None,
     ) -> None:
         if node_id not in members:
@@ -121,7 +121,7 @@ class PySyncObjEngine(Engine):
         if len(set(members.values())) < len(members):
             raise ConfigError("two members have the same peer address")
         nodes = {
-            name: PeerNode(name, address, dialled.get(name)) for name, address in members.items()
+            name: PeerNode(name, address, dialled.get(address)) for name, address in members.items()
         }
         self._members = tuple(Member(name, address) for name, address in members.items())
         self._setup = Setup(
