@@ -26,7 +26,7 @@ from chaos.matrix.cells import (
     full,
     smoke,
 )
-from chaos.matrix.page import write_pages
+from chaos.matrix.page import JSON_NAME, write_pages
 from chaos.matrix.results import CellStanding, MatrixResult, Standing
 from chaos.matrix.runner import MatrixOptions, run_matrix
 from chaos.nemesis.packages import PACKAGES
@@ -35,7 +35,6 @@ from chaos.workloads.registry import WORKLOADS
 
 EXIT_CODES: Final = {Verdict.OK: 0, Verdict.VIOLATED: 1, Verdict.INVALID: 2}
 JOBS_MAX: Final = 16
-JSON_NAME: Final = "matrix.json"
 REFRESHES_PER_S: Final = 4
 _COLOURS: Final = {
     Standing.OK: "green",
@@ -101,8 +100,8 @@ class _Screen:
         """The end of it."""
         counts = ", ".join(f"{number} {word.value}" for word, number in result.counts.items())
         self._console.print(f"{counts}; {result.run} cells in {result.seconds:.0f} s")
-        if result.not_begun:
-            self._console.print(f"{len(result.not_begun)} cells were not begun: the time was up")
+        if result.missing:
+            self._console.print(result.missing)
         if result.run < result.needed:
             self._console.print(f"at least {result.needed} cells are needed")
         self._console.print(f"page {escape(str(path))}", soft_wrap=True)
@@ -139,7 +138,12 @@ class _Screen:
     show_default=True,
     help="Length of the load in each cell.",
 )
-@click.option("--seed", type=int, default=None, help="Of every choice [default: drawn].")
+@click.option(
+    "--seed",
+    type=int,
+    default=None,
+    help="Of every choice [default: drawn, or with --resume that of before].",
+)
 @click.option(
     "--jobs", type=click.IntRange(1, JOBS_MAX), default=2, show_default=True, help="Cells at once."
 )
@@ -185,7 +189,8 @@ def matrix(
     """Run workloads under packages of faults on engines, and write one page of them all.
 
     A control cell without faults is run for each workload on each engine, before all others.
-    A violation that the engine or the workload declares counts as expected.
+    A violation that the engine or the workload declares counts as expected. The pages are written
+    after each cell, so that a matrix that was interrupted can be read, and goes on with --resume.
 
     \b
     Examples:
@@ -209,34 +214,49 @@ def matrix(
         raise click.UsageError(str(error)) from error
     if not chosen:
         raise click.UsageError("etcd serves no machines: choose other workloads for it")
-    seed = secrets.randbelow(2**31) if seed is None else seed
+    before = _earlier(out) if resume and out is not None else None
+    if seed is None:
+        seed = _seed_of(before) if before is not None else secrets.randbelow(2**31)
     out = out or Path("runs") / f"matrix-{datetime.now():%Y%m%d-%H%M%S}"
-    options = MatrixOptions(out, seconds, seed, jobs, time_limit, at_least)
+    about = {
+        "seed": str(seed),
+        "load": f"{seconds:g} s in each cell, {jobs} cells at once",
+        "date": f"{datetime.now():%Y-%m-%d}",
+    }
+    options = MatrixOptions(out, seconds, seed, jobs, time_limit, at_least, about)
     cells = list(controls_first(chosen)) if not is_smoke else chosen
-    before = _earlier(out) if resume else None
     screen = _Screen(as_json, len(cells))
+
+    def keep(result: MatrixResult) -> None:
+        write_pages(result, out)
+
     try:
         with screen:
-            result = asyncio.run(run_matrix(cells, options, screen.watch, screen.finished, before))
-        result.about = {
-            "seed": str(seed),
-            "load": f"{seconds:g} s in each cell, {jobs} cells at once",
-            "date": f"{datetime.now():%Y-%m-%d}",
-        }
+            result = asyncio.run(
+                run_matrix(cells, options, screen.watch, screen.finished, before, keep)
+            )
         path = write_pages(result, out)
-        document = json.dumps(result.as_json(), ensure_ascii=False, indent=2)
-        (out / JSON_NAME).write_text(document + "\n", encoding="utf-8")
     except OSError as error:
         click.echo(f"chaos: {error}", err=True)
         sys.exit(EXIT_CODES[Verdict.INVALID])
     except KeyboardInterrupt:
-        click.echo("chaos: interrupted", err=True)
+        click.echo(
+            f"chaos: interrupted; the same command with --resume --out {out} goes on", err=True
+        )
         sys.exit(EXIT_CODES[Verdict.INVALID])
     if as_json:
-        click.echo(document)
+        click.echo((out / JSON_NAME).read_text(encoding="utf-8"), nl=False)
     else:
         screen.summary(result, path)
     sys.exit(EXIT_CODES[result.verdict])
+
+
+def _seed_of(before: MatrixResult) -> int:
+    """The seed of a matrix of before."""
+    try:
+        return int(before.about["seed"])
+    except (KeyError, ValueError) as error:
+        raise click.UsageError("--resume: the matrix tells no seed; name it with --seed") from error
 
 
 def _earlier(directory: Path) -> MatrixResult:
@@ -245,6 +265,6 @@ def _earlier(directory: Path) -> MatrixResult:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         cells = [CellStanding.from_json(cell) for cell in document["cells"]]
-        return MatrixResult(cells, seconds=float(document["seconds"]))
+        return MatrixResult(cells, seconds=float(document["seconds"]), about=document["about"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise click.UsageError(f"--resume: {path} is no matrix of before: {error}") from error

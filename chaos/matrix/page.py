@@ -1,7 +1,8 @@
-"""The matrix as a page: HTML with links to every cell's own page, and Markdown to keep."""
+"""The matrix as a page: HTML with links to every cell's own page, Markdown to keep, and JSON."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,7 @@ from chaos.report.templates import render
 
 HTML_NAME: Final = "matrix.html"
 MARKDOWN_NAME: Final = "matrix.md"
+JSON_NAME: Final = "matrix.json"
 
 MEANINGS: Final = {
     Standing.OK: "every promise that was checked was kept",
@@ -23,15 +25,25 @@ MEANINGS: Final = {
 
 
 def write_pages(result: MatrixResult, directory: Path) -> Path:
-    """Write both pages into ``directory``, and return the path of the HTML one.
+    """Write the pages and the JSON into ``directory``; return the path of the HTML page.
+
+    Each file is replaced at once: whoever reads while the matrix goes on, or after it was killed,
+    finds it whole.
 
     Raises:
         OSError: they cannot be written.
     """
-    path = directory / HTML_NAME
-    path.write_text(html(result), encoding="utf-8")
-    (directory / MARKDOWN_NAME).write_text(markdown(result), encoding="utf-8")
-    return path
+    directory.mkdir(parents=True, exist_ok=True)
+    document = json.dumps(result.as_json(), ensure_ascii=False, indent=2) + "\n"
+    for name, text in (
+        (HTML_NAME, html(result)),
+        (MARKDOWN_NAME, markdown(result)),
+        (JSON_NAME, document),
+    ):
+        part = directory / f"{name}.part"
+        part.write_text(text, encoding="utf-8")
+        part.replace(directory / name)
+    return directory / HTML_NAME
 
 
 def html(result: MatrixResult) -> str:
@@ -84,9 +96,8 @@ def _lines(result: MatrixResult) -> Iterator[str]:
         yield f"- **{cell.standing.value}** {cell.cell.name}{again}: {cell.reason or 'ok'}"
         if cell.replay and cell.standing is not Standing.ABSENT:
             yield f"  `{cell.replay}`"
-    if result.not_begun:
-        yield ""
-        yield f"{len(result.not_begun)} cells were not begun: the time was up."
+    if result.missing:
+        yield from ("", result.missing)
 
 
 def _word(cell: CellStanding | None) -> str:

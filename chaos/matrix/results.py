@@ -81,13 +81,18 @@ class CellStanding:
 
 @attrs.define(slots=True)
 class MatrixResult:
-    """All cells that are over, and those that were not begun."""
+    """All cells that are over, and those that were not begun.
+
+    While it is under way, or where it was interrupted, ``under_way`` is set, ``not_begun`` has
+    every cell that is not over, and nothing is proved yet: the verdict is ``unknown`` at best.
+    """
 
     cells: list[CellStanding] = attrs.field(factory=list)
     not_begun: list[MatrixCell] = attrs.field(factory=list)
     seconds: float = 0.0
     needed: int = 0
-    about: dict[str, str] = attrs.field(factory=dict)
+    about: Mapping[str, str] = attrs.field(factory=dict)
+    under_way: bool = False
 
     @property
     def counts(self) -> Counter[Standing]:
@@ -101,13 +106,26 @@ class MatrixResult:
 
     @property
     def verdict(self) -> Verdict:
-        """Violated if any cell is, else invalid if any proved nothing or too few were run."""
+        """Violated if any cell is, else unknown while it is under way, else invalid if any cell
+        proved nothing or too few were run."""
         counts = self.counts
         if counts[Standing.VIOLATED]:
             return Verdict.VIOLATED
+        if self.under_way:
+            return Verdict.UNKNOWN
         if counts[Standing.INVALID] or counts[Standing.UNKNOWN] or self.run < max(1, self.needed):
             return Verdict.INVALID
         return Verdict.OK
+
+    @property
+    def missing(self) -> str:
+        """What is not there, for a person; "" if nothing is missing."""
+        if not self.not_begun:
+            return ""
+        number = len(self.not_begun)
+        if self.under_way:
+            return f"{number} cells are not over: the matrix is under way, or was interrupted."
+        return f"{number} cells were not begun: the time was up."
 
     @property
     def engines(self) -> list[str]:
@@ -132,7 +150,8 @@ class MatrixResult:
         """For programs."""
         return {
             "verdict": self.verdict.value,
-            "about": self.about,
+            "about": dict(self.about),
+            "under_way": self.under_way,
             "seconds": round(self.seconds, 1),
             "counts": {standing.value: number for standing, number in self.counts.items()},
             "needed": self.needed,

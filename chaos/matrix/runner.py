@@ -13,7 +13,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,6 +51,7 @@ class MatrixOptions:
         jobs: cells at once.
         time_limit_s: begin no cell that would end later than this; None for no limit.
         needed: fewer cells than this prove nothing.
+        about: what its pages say of it.
     """
 
     directory: Path
@@ -59,6 +60,7 @@ class MatrixOptions:
     jobs: int = 2
     time_limit_s: float | None = None
     needed: int = 1
+    about: Mapping[str, str] = attrs.field(factory=dict)
 
 
 async def run_matrix(
@@ -67,6 +69,7 @@ async def run_matrix(
     watcher: Watcher,
     finished: Callable[[CellStanding], None],
     before: MatrixResult | None = None,
+    keep: Callable[[MatrixResult], None] = lambda _: None,
 ) -> MatrixResult:
     """Run the cells in order, ``options.jobs`` at once, and return what came of them.
 
@@ -75,15 +78,30 @@ async def run_matrix(
         options: how they are run.
         watcher: is told what the running cells do.
         finished: is told of each cell that is over.
-        before: what came of an earlier run in the same directory; its cells are not run again.
+        before: what came of an earlier run in the same directory, with these or other cells: what
+            it proved is not run again, and stays.
+        keep: is given what came of it so far, before the first cell and after each.
     """
     began = time.monotonic()
     before = before or MatrixResult()
-    kept = [cell for cell in before.cells if cell.cell in cells and not cell.proved_nothing]
-    result = MatrixResult(list(kept), needed=options.needed)
-    over = {cell.cell for cell in kept}
+    over = {
+        cell.cell: cell
+        for cell in before.cells
+        if cell.cell not in cells or not cell.proved_nothing
+    }
     waiting = [cell for cell in cells if cell not in over]
+    every = [*cells, *(cell.cell for cell in before.cells if cell.cell not in cells)]
     longest = 0.0
+
+    def so_far(*, under_way: bool) -> MatrixResult:
+        return MatrixResult(
+            [over[cell] for cell in every if cell in over],
+            [cell for cell in every if cell not in over],
+            before.seconds + time.monotonic() - began,
+            options.needed,
+            options.about,
+            under_way,
+        )
 
     def time_for_one_more() -> bool:
         if options.time_limit_s is None:
@@ -99,17 +117,15 @@ async def run_matrix(
             if standing.proved_nothing and time_for_one_more():
                 standing = await _run(cell, options, watcher, ATTEMPTS_MAX)
                 longest = max(longest, standing.seconds)
-            result.cells.append(standing)
+            over[cell] = standing
             finished(standing)
+            keep(so_far(under_way=True))
 
+    keep(so_far(under_way=True))
     async with asyncio.TaskGroup() as group:
         for _ in range(options.jobs):
             group.create_task(work())
-    order = {cell: number for number, cell in enumerate(cells)}
-    result.cells.sort(key=lambda standing: order[standing.cell])
-    result.not_begun = waiting
-    result.seconds = before.seconds + time.monotonic() - began
-    return result
+    return so_far(under_way=False)
 
 
 def replay_command(cell: MatrixCell, seconds: float, seed: int) -> str:

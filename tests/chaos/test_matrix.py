@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -170,6 +171,71 @@ async def test_a_matrix_goes_on_with_what_it_has_not_proved(
         refused = CliRunner().invoke(main, ["matrix", *words])
         assert refused.exit_code == 2
         assert "--resume" in refused.output
+
+
+WORDS = ["matrix", "--workloads", "register", "--jobs", "1"]
+
+
+def test_a_matrix_that_is_interrupted_is_kept_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of three cells are over when Ctrl-C comes; their results are on disk, and stay."""
+    first = Script("ok", "ok")
+
+    async def interrupted(*arguments: Any) -> CellStanding:
+        if not first.standings:
+            raise KeyboardInterrupt
+        return await first.run(*arguments)
+
+    monkeypatch.setattr(runner, "_run", interrupted)
+    out = tmp_path / "out"
+    words = [*WORDS, "--packages", "kill,pause", "--out", str(out)]
+    result = CliRunner().invoke(main, [*words, "--seed", "77"])
+    assert result.exit_code == 2
+    assert f"interrupted; the same command with --resume --out {out} goes on" in result.output
+    kept = json.loads((out / "matrix.json").read_text())
+    assert [cell["package"] for cell in kept["cells"]] == [CONTROL, "kill"]
+    assert (kept["under_way"], kept["verdict"]) == (True, "unknown")
+    assert kept["not_begun"] == ["native/register/pause"]
+    for page in ("matrix.html", "matrix.md"):
+        assert "1 cells are not over" in (out / page).read_text()
+
+    second = Script("ok")
+    monkeypatch.setattr(runner, "_run", second.run)
+    result = CliRunner().invoke(main, [*words, "--resume"])
+    assert result.exit_code == 0, result.output
+    whole = json.loads((out / "matrix.json").read_text())
+    assert [cell["package"] for cell in whole["cells"]] == [CONTROL, "kill", "pause"]
+    assert (whole["under_way"], whole["verdict"], whole["not_begun"]) == (False, "ok", [])
+    assert whole["about"]["seed"] == "77", "nobody named another"
+    assert sorted(path.name for path in out.iterdir()) == [
+        "matrix.html",
+        "matrix.json",
+        "matrix.md",
+    ]
+
+
+def test_a_matrix_grows_by_other_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script("ok", "violated", "unknown", "unknown", "ok")
+    monkeypatch.setattr(runner, "_run", script.run)
+    out = ["--out", str(tmp_path / "out")]
+    CliRunner().invoke(main, [*WORDS, "--packages", "kill,storm", *out])
+    result = CliRunner().invoke(main, [*WORDS, "--packages", "pause", *out, "--resume", "--json"])
+    assert result.exit_code == 1, "what was violated before is not forgotten"
+    cells = json.loads(result.stdout)["cells"]
+    assert {cell["package"]: cell["standing"] for cell in cells} == {
+        CONTROL: "ok",
+        "kill": "violated",
+        "storm": "unknown",
+        "pause": "ok",
+    }
+
+
+def test_nothing_is_proved_while_it_is_under_way() -> None:
+    ok = MatrixResult([CellStanding(CELL, Standing.OK)], under_way=True)
+    assert ok.verdict is Verdict.UNKNOWN
+    bad = MatrixResult([CellStanding(CELL, Standing.VIOLATED)], under_way=True)
+    assert bad.verdict is Verdict.VIOLATED
 
 
 def test_the_pages_say_what_is_not_ok_and_how_to_run_it_again(tmp_path: Path) -> None:
