@@ -27,6 +27,7 @@ PERIOD_MAX_S: Final = 3600.0
 
 SAMPLES_PER_PERIOD: Final = 10
 SAMPLES_MAX: Final = 10_000
+"""Samples reach back twice as long as history is kept, however long that is."""
 RETRIES_LATER: Final = (EtcdError, ConsensusError)
 
 
@@ -52,6 +53,7 @@ class AutoCompactor:
         self._leads = leads
         self._compact = compact
         self._samples: deque[tuple[float, int]] = deque(maxlen=SAMPLES_MAX)
+        self._sampled_every_s = 2 * rule.keep_s / SAMPLES_MAX
         self._compacted = 0
         self._compacted_at = float("-inf")
 
@@ -67,7 +69,8 @@ class AutoCompactor:
         if self._rule.mode == "revision":
             target = self._revision() - self._rule.keep_revisions
             return target if target > max(self._compacted, 0) else 0
-        self._samples.append((now_s, self._revision()))
+        if not self._samples or now_s - self._samples[-1][0] >= self._sampled_every_s:
+            self._samples.append((now_s, self._revision()))
         target = 0
         while self._samples and self._samples[0][0] <= now_s - self._rule.keep_s:
             target = self._samples.popleft()[1]

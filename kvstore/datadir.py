@@ -1,7 +1,8 @@
 """The data directory: whose it is, and that one process alone uses it.
 
 ``DATA/member/`` holds ``lock`` (an flock for as long as the process lives), ``identity.json`` (the
-cluster and the member that the data belong to), ``db/`` (the store) and ``engine/`` (the log).
+cluster and the member that the data belong to), ``db/`` (the store), ``engine/`` (the log), and
+``last-life`` while a process serves or after a fault ended it (``kvstore.lastlife``).
 """
 
 from __future__ import annotations
@@ -106,6 +107,11 @@ class DataDirectory:
     def engine(self) -> Path:
         """Where the engine keeps its log."""
         return self._member / "engine"
+
+    @property
+    def last_life(self) -> Path:
+        """Where a process that is ended by a fault leaves word of it."""
+        return self._member / "last-life"
 
     def sync(self) -> None:
         """Make renames inside durable."""

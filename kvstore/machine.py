@@ -29,8 +29,9 @@ from kvstore.lease.lessor import LeaseListener
 from kvstore.mvcc.backend import explain, translated
 from kvstore.mvcc.commands import is_read_only
 from kvstore.mvcc.compaction import sweep
-from kvstore.mvcc.hashing import hash_kv_steps, scrub_steps, state_hash_steps
+from kvstore.mvcc.hashing import hash_kv_steps, state_hash_steps
 from kvstore.mvcc.ranges import range_now, range_steps
+from kvstore.mvcc.scrub import scrub_steps
 from kvstore.mvcc.snapshot import StoreSnapshot, load_steps, remove_database
 from kvstore.mvcc.store import Store, WatchSink
 from kvstore.pb.command_pb2 import MemberAttributes
@@ -395,3 +396,7 @@ class KVStateMachine(StateMachine):
     def close(self) -> None:
         """Commit and close the database."""
         self.store.close()
+
+    def abandon(self) -> None:
+        """Close the database of a machine that is given up, without a commit."""
+        self.store.backend.close()

@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import math
 import random
 import socket
 import ssl
 from collections.abc import Coroutine, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
-from consensus.errors import ConsensusError, DataDamaged, StorageError
+from consensus.errors import ConsensusError, DataDamaged, Halted, Removed, StorageError
 from consensus.node import Node
 from consensus.types import EngineStatus, Role
 from kvstore.compactor import AutoCompactor
@@ -32,12 +30,13 @@ from kvstore.engines import build_engine
 from kvstore.errors import Status
 from kvstore.identity import Identity
 from kvstore.joining import identity_for
+from kvstore.lastlife import LastLife
 from kvstore.lease.expiry import LeaseExpiry
 from kvstore.listeners import Listeners, bind_urls
 from kvstore.loopmonitor import LoopMonitor
-from kvstore.machine import DATABASE_NAME, KVStateMachine
+from kvstore.machine import KVStateMachine
 from kvstore.metrics import ServerCollector, metrics_page
-from kvstore.mvcc.snapshot import set_aside
+from kvstore.opening import open_machine
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.pb.command_pb2 import Command, MemberAttributes
 from kvstore.rpc.absent import absent_methods
@@ -83,10 +82,14 @@ class Server:
 
     Args:
         config: its settings.
+        notes_crashes: whether what ends the whole process by a fault is noted in the data
+            directory, and looked for there; for a process that runs nothing else.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, *, notes_crashes: bool = False) -> None:
         self.config = config
+        self._notes_crashes = notes_crashes
+        self._last_life: LastLife | None = None
         self.identity: Identity
         self.monitor = LoopMonitor()
         self.leader_guard = LeaderGuard(config.election_timeout_ms / 1000)
@@ -120,7 +123,9 @@ class Server:
         self._directory = DataDirectory(config.data_dir, self.identity, engine=config.engine)
         client_sockets = self._bind(config.client_urls, "listen-client-urls")
         metrics_sockets = self._bind(config.metrics_urls, "listen-metrics-urls")
-        self.machine = self._open_machine(self._directory.db)
+        if self._notes_crashes:
+            self._last_life = LastLife(self._directory.last_life)
+        self.machine = await open_machine(config, self._directory.db, self._last_life)
         engine = build_engine(config, self.identity, self._directory.engine)
         self.node = Node(self.machine, engine, answer=self._answer)
         self.leases = LeaseExpiry(
@@ -197,6 +202,9 @@ class Server:
         elif hasattr(self, "machine"):
             self.machine.close()
         self._node_started = False
+        if self._last_life is not None:
+            self._last_life.close()
+            self._last_life = None
         if self._directory is not None:
             self._directory.close()
             self._directory = None
@@ -206,25 +214,6 @@ class Server:
         return await self.node.wait_halted()
 
     # -- inside ----------------------------------------------------------------------------------
-
-    def _open_machine(self, directory: Path) -> KVStateMachine:
-        """Open the store; one that is too damaged to open makes way, where others have its data."""
-
-        def opened() -> KVStateMachine:
-            return KVStateMachine(
-                directory,
-                quota_bytes=self.config.quota_bytes,
-                min_lease_ttl_s=math.ceil(1.5 * self.config.election_timeout_ms / 1000),
-            )
-
-        try:
-            return opened()
-        except DataDamaged as damage:
-            if self.config.engine != "native" or len(self.config.initial_cluster) == 1:
-                raise
-            log.error("the store is rebuilt from the other members", damage=str(damage))
-            set_aside(directory / DATABASE_NAME)
-            return opened()
 
     def _status_of(self, error: BaseException) -> Status | None:
         """Map a failure to a status; damage that a request has met ends this member's service."""
@@ -353,8 +342,9 @@ class Server:
                 )
                 return
             except ConsensusError as error:
-                if self.node.status().halted:
-                    raise
+                status = self.node.status()
+                if status.halted:
+                    raise (Removed if status.removed else Halted)(status.halted) from error
                 if loop.time() > patience_ends:
                     patience_ends = float("inf")
                     log.warning(

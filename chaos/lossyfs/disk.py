@@ -101,6 +101,10 @@ class LossyDisk:
     def command(self, **settings: Any) -> None:
         """Switch faults: sync_errors, read_errors (counts), full, stalled, sync_delay_ms.
 
+        ``errors_in`` limits the first two to files whose path ("/a/b") contains it; ``unreadable``
+        is a list of [path, offset]: what blocks cannot be read any more, whatever the file is
+        called later.
+
         Raises:
             OSError: the file system is not there, or does not know this.
         """
@@ -108,7 +112,8 @@ class LossyDisk:
 
     def heal(self) -> None:
         """Switch every fault off."""
-        self.command(sync_errors=0, read_errors=0, full=False, stalled=False, sync_delay_ms=0)
+        self.command(sync_errors=0, read_errors=0, errors_in="", unreadable=[])
+        self.command(full=False, stalled=False, sync_delay_ms=0)
 
     def counts(self) -> dict[str, int]:
         """What happened so far, by name; and how many changes are not synced (pending).

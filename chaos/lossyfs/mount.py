@@ -13,13 +13,14 @@ import os
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import mfusepy
 
 from chaos.lossyfs.volatile import Forget, VolatileDirectory
 
 ATTRIBUTE: Final = "user.lossyfs"
+BLOCK_BYTES: Final = 4096
 STALL_POLL_S: Final = 0.01
 STALL_S_MAX: Final = 120.0
 ENDED_BY_SIGNAL: Final = 8
@@ -41,6 +42,8 @@ class LossyFileSystem(mfusepy.Operations):  # type: ignore[misc]
         self._counts: Counter[str] = Counter()
         self._sync_errors = 0
         self._read_errors = 0
+        self._errors_in = ""
+        self._unreadable: set[tuple[int, int]] = set()
         self._full = False
         self._sync_delay_s = 0.0
         self._stalled = False
@@ -73,6 +76,10 @@ class LossyFileSystem(mfusepy.Operations):  # type: ignore[misc]
                     self._sync_errors = int(value)
                 case "read_errors":
                     self._read_errors = int(value)
+                case "errors_in":
+                    self._errors_in = str(value)
+                case "unreadable":
+                    self._unreadable = {self._block(*each) for each in value}
                 case "full":
                     self._full = bool(value)
                 case "sync_delay_ms":
@@ -85,12 +92,24 @@ class LossyFileSystem(mfusepy.Operations):  # type: ignore[misc]
     # -- what can fail ------------------------------------------------------------------------
 
     def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
-        """Read, unless a read error is due."""
-        if self._read_errors > 0:
+        """Read, unless a read error is due, or there is a bad block in the way."""
+        if self._read_errors > 0 and self._errors_in in path:
             self._read_errors -= 1
-            self._counts["read errors"] += 1
-            raise mfusepy.FuseOSError(errno.EIO)
+            self._fail_read()
+        if self._unreadable:
+            inode = os.fstat(fh).st_ino
+            blocks = range(offset // BLOCK_BYTES, -(-(offset + size) // BLOCK_BYTES))
+            if any((inode, block) in self._unreadable for block in blocks):
+                self._fail_read()
         return os.pread(fh, size, offset)
+
+    def _fail_read(self) -> NoReturn:
+        self._counts["read errors"] += 1
+        raise mfusepy.FuseOSError(errno.EIO)
+
+    def _block(self, path: str, offset: int) -> tuple[int, int]:
+        """Name a block of a file so that it stays the same when the file gets another name."""
+        return os.stat(self._directory.below(path)).st_ino, int(offset) // BLOCK_BYTES
 
     def write(self, path: str, data: bytes, offset: int, fh: int) -> int:
         """Write, unless the disk is full: as a copy-on-write file system has it, every write needs
@@ -110,7 +129,7 @@ class LossyFileSystem(mfusepy.Operations):  # type: ignore[misc]
             self._counts["slow syncs"] += 1
             time.sleep(self._sync_delay_s)
         self._wait_while_stalled()
-        if self._sync_errors > 0:
+        if self._sync_errors > 0 and self._errors_in in path:
             self._sync_errors -= 1
             self._counts["sync errors"] += 1
             self._directory.fail_sync(fh)

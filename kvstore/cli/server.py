@@ -123,7 +123,7 @@ async def _serve(config: ServerConfig) -> int:
 
 async def _serve_once(config: ServerConfig, stopping: asyncio.Future[str]) -> int | None:
     """Run one server until it is over; return the exit status, or None to start another."""
-    server = Server(config)
+    server = Server(config, notes_crashes=True)
     starting = asyncio.create_task(server.start(), name="start")
     try:
         await first_of(starting, stopping)

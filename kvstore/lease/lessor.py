@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from hashlib import blake2b
 from typing import Final, Protocol
 
 from kvstore.errors import LEASE_EXISTS, LEASE_NOT_FOUND, LEASE_TTL_TOO_LARGE, Status
-from kvstore.mvcc.records import Damaged, seal, unseal
+from kvstore.mvcc.absence import prove_absent, prove_beginning
+from kvstore.mvcc.records import Damaged, lease_key_name, seal, unseal
 from kvstore.mvcc.store import Store
 
 LEASE_TTL_MAX_S: Final = 9_000_000_000
@@ -25,7 +25,6 @@ LEASE_TTL_MAX_S: Final = 9_000_000_000
 _ID: Final = struct.Struct(">q")
 _TTL: Final = struct.Struct(">q")
 _ID_BYTES: Final = 8
-_HASH_BYTES: Final = 16
 
 
 class LeaseListener(Protocol):
@@ -63,6 +62,7 @@ class Lessor:
         name = _ID.pack(id)
         sealed = self._store.backend.txn.get(name, db=self._store.backend.leases)
         if sealed is None:
+            prove_absent(self._store.backend.txn, self._store.backend.leases, "lease", name)
             return None
         ttl: int = _TTL.unpack(unseal("lease", name, sealed))[0]
         return ttl
@@ -89,7 +89,9 @@ class Lessor:
         """
         prefix = _ID.pack(id)
         found = []
-        with self._store.backend.txn.cursor(db=self._store.backend.lease_keys) as cursor:
+        table = self._store.backend.lease_keys
+        prove_beginning(self._store.backend.txn, table, "lease key", prefix)
+        with self._store.backend.txn.cursor(db=table) as cursor:
             if cursor.set_range(prefix):
                 for name, sealed in cursor.iternext():
                     if name[:_ID_BYTES] != prefix:
@@ -122,7 +124,7 @@ class Lessor:
 
     def attach(self, id: int, key: bytes) -> None:
         """Hang a key on an existing lease."""
-        name = _name(id, key)
+        name = lease_key_name(id, key)
         self._store.backend.txn.put(name, seal(name, key), db=self._store.backend.lease_keys)
 
     def detach(self, id: int, key: bytes) -> None:
@@ -131,10 +133,6 @@ class Lessor:
         Raises:
             Damaged: it was not on it.
         """
-        name = _name(id, key)
+        name = lease_key_name(id, key)
         if not self._store.backend.txn.delete(name, db=self._store.backend.lease_keys):
             raise Damaged("lease key", name, "missing")
-
-
-def _name(id: int, key: bytes) -> bytes:
-    return _ID.pack(id) + blake2b(key, digest_size=_HASH_BYTES).digest()

@@ -10,7 +10,9 @@ the file grows only as pages are written. Sync stays on: a commit that returned 
 
 from __future__ import annotations
 
+import errno
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import Final
 import lmdb
 
 from consensus import failpoints
-from consensus.errors import StorageError
+from consensus.errors import DataDamaged, StorageError
 from kvstore.mvcc.records import Damaged, seal, unseal
 
 MAP_SIZE_BYTES: Final = 64 * 2**30
@@ -52,7 +54,8 @@ class Backend:
         path: the database file; created where it does not exist.
 
     Raises:
-        StorageError: the file cannot be opened, is not ours, is damaged, or of a newer format.
+        DataDamaged: the file is damaged, or not ours.
+        StorageError: it cannot be opened, or is of a newer format.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,6 +70,8 @@ class Backend:
                 readahead=False,
                 mode=0o600,
             )
+        except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError) as error:
+            raise Damaged("LMDB", b"", f"its beginning cannot be read: {error}") from error
         except (lmdb.Error, OSError, MemoryError) as error:
             raise StorageError(_explain_open(path, error)) from error
         try:
@@ -91,7 +96,7 @@ class Backend:
             self.txn = self.env.begin(write=True)
             fresh = self.txn.stat()["entries"] == 0
             if not fresh and self.txn.get(b"meta") is None:
-                raise StorageError(
+                raise DataDamaged(
                     f"{self.path} is an LMDB database, but not one of kvstore, or it is damaged. "
                     "Point --data-dir at another directory; or, if it is yours, move it away and "
                     "let it rebuild from the other members"
@@ -114,7 +119,7 @@ class Backend:
         if fresh:
             self.put_meta(FORMAT_KEY, FORMAT)
         elif (found := self.get_meta(FORMAT_KEY)) != FORMAT:
-            raise StorageError(_explain_format(self.path, found))
+            raise _wrong_format(self.path, found)
         # The tables' handles belong to this transaction until it is committed.
         self.commit()
         if fresh:
@@ -180,9 +185,19 @@ def translated(path: Path) -> Iterator[None]:
         raise explain(path, error) from error
 
 
+_DAMAGE: Final = (
+    lmdb.CorruptedError,
+    lmdb.CursorFullError,  # pages that lead in a circle
+    lmdb.IncompatibleError,
+    lmdb.InvalidError,
+    lmdb.PageNotFoundError,
+    lmdb.PanicError,
+)
+
+
 def explain(path: Path, error: lmdb.Error) -> StorageError:
     """Return what to raise for an error of LMDB: damage by name, anything else as it is."""
-    if isinstance(error, lmdb.CorruptedError | lmdb.PageNotFoundError | lmdb.PanicError):
+    if isinstance(error, _DAMAGE):
         return Damaged("LMDB", b"", str(error))
     if isinstance(error, lmdb.MapFullError):
         return StorageError(
@@ -205,22 +220,44 @@ def sync_directory(directory: Path) -> None:
 
 
 def _check_header(path: Path) -> None:
-    """Refuse a file that is too short, or not LMDB's, before LMDB maps it."""
+    """Refuse a file whose beginning cannot be right, before LMDB maps it.
+
+    LMDB's two meta pages have no checksums; sizes in them that cannot be would have it ask for
+    more address space than there is, or for a file of exabytes.
+    """
     if not path.exists():
         return
     try:
         with path.open("rb") as file:
-            header = file.read(24)
+            beginning = file.read(META_PAGES * PAGE_BYTES)
     except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
-    if header and (len(header) < 24 or header[16:20] != LMDB_MAGIC):
-        raise StorageError(
+        kind = DataDamaged if error.errno == errno.EIO else StorageError
+        raise kind(f"{path} cannot be read: {error.strerror}") from error
+    if beginning and not all(
+        _is_meta(beginning[at : at + PAGE_BYTES]) for at in range(0, len(beginning), PAGE_BYTES)
+    ):
+        raise DataDamaged(
             f"{path} is not a kvstore database, or its beginning is damaged. If it is yours, move "
             "the data directory away and let this member rebuild from the others"
         )
 
 
-LMDB_MAGIC: Final = (0xBEEFC0DE).to_bytes(4, "little")
+def _is_meta(page: bytes) -> bool:
+    if len(page) < _META.size:
+        return False
+    _, magic, version, _, map_bytes, _, last_page, _ = _META.unpack_from(page)
+    return (
+        (magic, version) == (LMDB_MAGIC, LMDB_FORMAT)
+        and map_bytes <= MAP_SIZE_BYTES
+        and last_page < MAP_SIZE_BYTES // PAGE_BYTES
+    )
+
+
+_META: Final = struct.Struct("<16sIIQQ96sQQ")
+"""Page header, magic, format, address, size of the map, two trees, last page, transaction."""
+
+LMDB_MAGIC: Final = 0xBEEFC0DE
+LMDB_FORMAT: Final = 1
 
 
 def _explain_open(path: Path, error: BaseException) -> str:
@@ -232,10 +269,10 @@ def _explain_open(path: Path, error: BaseException) -> str:
     return f"{path} cannot be opened: {error}. Check that it is a file of this user, and the disk"
 
 
-def _explain_format(path: Path, found: bytes | None) -> str:
+def _wrong_format(path: Path, found: bytes | None) -> StorageError:
     if found is not None and found.startswith(FORMAT_PREFIX):
-        return (
+        return StorageError(
             f"{path} was written in format {found.decode(errors='replace')}; this kvstore reads "
             f"{FORMAT.decode()}. Start the newer kvstore that wrote it"
         )
-    return f"{path} does not say its format: it is damaged, or was never written whole"
+    return DataDamaged(f"{path} does not say its format: it is damaged, or was never written whole")

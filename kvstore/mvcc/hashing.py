@@ -1,4 +1,4 @@
-"""Digests of the state, and the scrub: sliced walks over everything that is stored.
+"""Digests of the state: sliced walks over everything that is stored.
 
 A digest covers what the replicated state is, and not how far one member's physical compaction is:
 a record that compaction will remove is left out whether it is still there or not.
@@ -14,7 +14,7 @@ import attrs
 import google_crc32c
 
 from kvstore.errors import COMPACTED, FUTURE_REVISION, Status
-from kvstore.mvcc.records import REVISION, TOMBSTONE, Damaged, Record, decode_record, unseal
+from kvstore.mvcc.records import REVISION, TOMBSTONE, Damaged, Record, decode_record
 from kvstore.mvcc.store import Store
 from kvstore.pb.mvccpb_pb2 import KeyValue
 
@@ -110,53 +110,3 @@ def _survives(store: Store, main: int, sub: int, record: Record, compact_revisio
     if head is None:
         raise Damaged("index", key, "missing")
     return store.locate(head, compact_revision) == (main, sub)
-
-
-def scrub_steps(store: Store) -> Generator[None, None, int]:
-    """Check every stored value against its checksum, and every key against its newest record.
-
-    Ends early where the database file is replaced meanwhile: the next scrub sees the new one.
-
-    Returns:
-        How many values were checked.
-
-    Raises:
-        Damaged: the first value that is.
-    """
-    checked = 0
-    backend = store.backend
-    for item in store.heads(b"\0", None):
-        if item is None:
-            yield
-            if store.backend is not backend:
-                return checked
-            continue
-        key, head = item
-        record = store.record(head.main, head.sub)
-        if KeyValue.FromString(record.payload).key != key:
-            raise Damaged("index", key, "points to the record of another key")
-        checked += 1
-    for row in store.rows(backend.revisions, b"\0"):
-        if row is None:
-            yield
-            if store.backend is not backend:
-                return checked
-            continue
-        decode_record(*row)
-        checked += 1
-    for name, table in (
-        ("lease", backend.leases),
-        ("lease key", backend.lease_keys),
-        ("alarm", backend.alarms),
-        ("member", backend.members),
-        ("meta", backend.meta),
-    ):
-        for row in store.rows(table, b"\0"):
-            if row is None:
-                yield
-                if store.backend is not backend:
-                    return checked
-                continue
-            unseal(name, *row)
-            checked += 1
-    return checked

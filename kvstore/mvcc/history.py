@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from kvstore.errors import COMPACTED, EtcdError
+from kvstore.mvcc.absence import check_end, check_follows
 from kvstore.mvcc.records import REVISION, TOMBSTONE, decode_record
 
 if TYPE_CHECKING:
@@ -40,18 +41,20 @@ def history(
 
     Raises:
         EtcdError: from_revision is compacted.
-        Damaged: a record on the way is.
+        Damaged: a record on the way is, or is missing.
     """
     if from_revision < store.compact_revision:
         raise EtcdError(COMPACTED)
     found: list[RevisionEvents] = []
     at = scanned = size = 0
     backend = store.backend
+    behind = (from_revision - 1, 1)
     with backend.txn.cursor(db=backend.revisions) as cursor:
-        if not cursor.set_range(REVISION.pack(from_revision, 0)):
-            return found, to_revision + 1
-        for name, sealed in cursor.iternext():
-            main, _ = REVISION.unpack(name)
+        there = cursor.set_range(REVISION.pack(from_revision, 0))
+        for name, sealed in cursor.iternext() if there else ():
+            main, sub = REVISION.unpack(name)
+            check_follows(behind, (main, sub), store.compact_revision)
+            behind = (main, sub + 1)
             if main > to_revision:
                 break
             if main != at:
@@ -71,6 +74,9 @@ def history(
                 found[-1][1].append(event)
             else:
                 found.append((main, [event]))
+        else:
+            newest = min(to_revision, store.current_revision)
+            check_end(behind[0], newest, store.compact_revision)
     return found, to_revision + 1
 
 

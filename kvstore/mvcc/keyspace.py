@@ -11,6 +11,9 @@ entries.
 
 A short key costs one LMDB operation. A long key costs one to read, and to write one for each of
 its segments that no other key shares.
+
+A damaged page, of which LMDB keeps no checksum, can make a key seem absent that is there.
+What is not found is believed only after a look around (``kvstore.mvcc.absence``).
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from typing import Final
 
 import lmdb
 
-from kvstore.mvcc.records import seal, unseal
+from kvstore.mvcc.absence import OUT_OF_ORDER, prove_absent, prove_beginning
+from kvstore.mvcc.records import Damaged, seal, unseal
 
 SEGMENT_BYTES: Final = 480
 """Longest piece of a key in one LMDB key: with node name and mark it stays under 511 bytes."""
@@ -47,12 +51,21 @@ class Keyspace:
         self._segment = segment
 
     def get(self, txn: lmdb.Transaction[bytes], key: bytes) -> bytes | None:
-        """Return the value of ``key``, or None."""
-        if len(key) <= self._segment:
-            return txn.get(key, db=self._root)
-        cut = (len(key) - 1) // self._segment * self._segment
-        node = blake2b(key[:cut], digest_size=NODE_BYTES).digest()
-        return txn.get(node + key[cut:], db=self._long)
+        """Return the value of ``key``, or None.
+
+        Raises:
+            Damaged: nobody can tell whether it is there.
+        """
+        table, name = self._root, key
+        if len(key) > self._segment:
+            cut = (len(key) - 1) // self._segment * self._segment
+            table = self._long
+            name = blake2b(key[:cut], digest_size=NODE_BYTES).digest() + key[cut:]
+        value = txn.get(name, db=table)
+        if value is None:
+            # A long key's value is sealed with the whole key, of which the table has the end.
+            prove_absent(txn, table, "index", name, sealed=table is self._root)
+        return value
 
     def put(self, txn: lmdb.Transaction[bytes], key: bytes, value: bytes) -> None:
         """Set the value of ``key``."""
@@ -90,10 +103,16 @@ class Keyspace:
         Nothing may be written through ``txn`` until the walk is over or given up.
         """
         segment = self._segment
+        first = start[:segment] or b"\0"
+        prove_beginning(txn, self._root, "index", first)
+        last = b""
         with txn.cursor(db=self._root) as cursor:
-            if not cursor.set_range(start[:segment] or b"\0"):
+            if not cursor.set_range(first):
                 return
             for name, value in cursor.iternext():
+                if name <= last:
+                    raise Damaged("index", name, OUT_OF_ORDER)
+                last = name
                 if len(name) > segment:
                     prefix = name[:segment]
                     if end is not None and prefix >= end:
@@ -105,6 +124,19 @@ class Keyspace:
                     return
                 if name >= start:
                     yield name, value
+
+    def check_path(self, txn: lmdb.Transaction[bytes], key: bytes) -> None:
+        """Make sure that a walk would come by ``key``, which is there.
+
+        Raises:
+            Damaged: an entry on the way to a long key is missing.
+        """
+        names = self._path(key) if len(key) > self._segment else []
+        for level, name in enumerate(names[:-1]):
+            sealed = txn.get(name + _MARK, db=self._long if level else self._root)
+            if sealed is None:
+                raise Damaged("index", name + _MARK, "missing")
+            unseal("index", name + _MARK, sealed)
 
     def _scan_node(
         self, txn: lmdb.Transaction[bytes], prefix: bytes, start: bytes, end: bytes | None

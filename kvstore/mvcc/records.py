@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Final, NamedTuple
 
 import google_crc32c
@@ -118,6 +119,11 @@ def unseal(table: str, name: bytes, sealed: bytes) -> bytes:
     ):
         raise Damaged(table, name, "checksum mismatch")
     return body
+
+
+def lease_key_name(lease: int, key: bytes) -> bytes:
+    """Return the name under which it is stored that a key hangs on a lease."""
+    return lease.to_bytes(8, "big", signed=True) + blake2b(key, digest_size=16).digest()
 
 
 def encode_head(

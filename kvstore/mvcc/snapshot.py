@@ -21,7 +21,9 @@ import lmdb
 from consensus.errors import StorageError
 from consensus.statemachine import SNAPSHOT_CHUNK_BYTES_MAX, StateSnapshot
 from consensus.types import Position
-from kvstore.mvcc.backend import TABLES, Backend
+from kvstore.mvcc.absence import OUT_OF_ORDER
+from kvstore.mvcc.backend import TABLES, Backend, explain
+from kvstore.mvcc.records import Damaged, unseal
 from kvstore.mvcc.state import load_state, save_state
 from kvstore.mvcc.store import Store
 
@@ -31,6 +33,7 @@ HEADER: Final = MAGIC + STREAM_FORMAT
 _ROW: Final = struct.Struct(">BIQ")
 _END: Final = 255
 _DIGEST_BYTES: Final = 32
+LONG_TABLE: Final = b"long"
 
 SNAPSHOT_AGE_MAX_S: Final = 600.0
 """A snapshot older than this gives up: as long as it lives, no freed page can be reused."""
@@ -60,6 +63,7 @@ class StoreSnapshot(StateSnapshot):
         """Yield the stream in pieces of at most ``SNAPSHOT_CHUNK_BYTES_MAX`` bytes.
 
         Raises:
+            Damaged: what should be sent is damaged.
             StorageError: the snapshot became too old, or the store was replaced meanwhile.
         """
         digest = hashlib.sha256()
@@ -77,12 +81,30 @@ class StoreSnapshot(StateSnapshot):
         yield HEADER
         try:
             for number, table in enumerate(TABLES):
-                with self._txn.cursor(db=self._tables[table]) as cursor:
-                    for name, value in cursor:
-                        yield _ROW.pack(number, len(name), len(value)) + name + value
+                for name, value in self._rows(table):
+                    yield _ROW.pack(number, len(name), len(value)) + name + value
         except lmdb.Error as error:
-            raise StorageError(f"a snapshot cannot go on: {error}") from error
+            raise explain(self._store.path, error) from error
         yield _ROW.pack(_END, 0, 0)
+
+    def _rows(self, table: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield a table's rows, checked: damage must not travel to the other members."""
+        database = self._tables[table]
+        label = table.decode()
+        sealed = table != LONG_TABLE  # there it takes the whole key to check: the scrub does
+        last = b""
+        rows = 0
+        with self._txn.cursor(db=database) as cursor:
+            for name, value in cursor:
+                if name <= last:
+                    raise Damaged(label, name, OUT_OF_ORDER)
+                if sealed:
+                    unseal(label, name, value)
+                last = name
+                rows += 1
+                yield name, value
+        if rows != self._txn.stat(database)["entries"]:
+            raise Damaged(label, last, "rows behind it are missing")
 
     def release(self) -> None:
         """End the read transaction."""

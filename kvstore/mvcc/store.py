@@ -20,6 +20,7 @@ from typing import Final, Protocol
 from consensus.errors import StorageError
 from consensus.types import Position
 from kvstore.errors import COMPACTED, FUTURE_REVISION, Status
+from kvstore.mvcc.absence import OUT_OF_ORDER
 from kvstore.mvcc.backend import Backend, sync_directory, translated
 from kvstore.mvcc.history import history
 from kvstore.mvcc.keyspace import Keyspace, Table
@@ -293,13 +294,21 @@ class Store:
         return None if payload is None else KeyValue.FromString(payload)
 
     def rows(self, table: Table, start: bytes) -> Iterator[tuple[bytes, bytes] | None]:
-        """Yield a table's raw (name, value) from ``start`` on, pausing as ``heads`` does."""
+        """Yield a table's raw (name, value) from ``start`` on, pausing as ``heads`` does.
+
+        Raises:
+            Damaged: the names are out of order.
+        """
+        last = b""
         while True:
             deadline = time.perf_counter() + SLICE_S
             with self.backend.txn.cursor(db=table) as cursor:
                 if not cursor.set_range(start):
                     return
                 for name, value in cursor.iternext():
+                    if name <= last:
+                        raise Damaged("LMDB", name, OUT_OF_ORDER)
+                    last = name
                     yield name, value
                     if time.perf_counter() > deadline:
                         start = name + b"\0"

@@ -237,6 +237,24 @@ def test_a_mounted_disk(disk: LossyDisk) -> None:
     assert failure_of(lambda: disk.command(earthquake=1)) == errno.EINVAL
 
 
+def test_errors_can_be_aimed(disk: LossyDisk) -> None:
+    """At the syncs of some files, and at one block of one, whatever it is called later."""
+    for name in ("a", "b"):
+        (disk.mountpoint / name).write_bytes(b"x" * 8 * 4096)
+    a, b = (os.open(disk.mountpoint / name, os.O_RDWR) for name in ("a", "b"))
+    disk.command(errors_in="/b", sync_errors=1)
+    os.fsync(a)
+    assert failure_of(lambda: os.fsync(b)) == errno.EIO
+    disk.command(unreadable=[["/a", 2 * 4096 + 7]])
+    os.close(a)
+    (disk.mountpoint / "a").rename(disk.mountpoint / "moved")
+    moved = os.open(disk.mountpoint / "moved", os.O_RDONLY)
+    assert failure_of(lambda: os.pread(moved, 10, 2 * 4096)) == errno.EIO
+    assert os.pread(moved, 10, 4096) == os.pread(b, 10, 2 * 4096) == b"x" * 10
+    disk.heal()
+    assert os.pread(moved, 10, 2 * 4096) == b"x" * 10
+
+
 def test_a_harness_that_is_killed_leaves_no_mount(tmp_path: Path) -> None:
     if why_not():
         pytest.skip(why_not())

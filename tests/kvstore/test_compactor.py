@@ -78,3 +78,12 @@ async def test_a_failed_compaction_is_tried_again_at_the_next_look() -> None:
     world.fails = False
     await world.run(720.0, 720.0)
     assert world.compacted == [pytest.approx(21)]
+
+
+async def test_history_of_many_months_is_compacted_too() -> None:
+    """The samples are bounded, and reach back far enough all the same."""
+    world = World(AutoCompaction("periodic", keep_s=3000 * 3600.0))
+    await world.run(0.0, 3002 * 3600.0)
+    assert world.compacted
+    begun = 10 * 3602 * 3600 / 360  # ten revisions were written at each look
+    assert world.compacted[-1] < begun - 10 * 3000 * 3600 / 360 + 10 * 600

@@ -29,8 +29,8 @@ from kvstore.errors import (
 )
 from kvstore.machine import COMMIT_RECORDS, KVStateMachine
 from kvstore.mvcc.backend import FORMAT_KEY, Backend
-from kvstore.mvcc.hashing import scrub_steps
 from kvstore.mvcc.records import Damaged
+from kvstore.mvcc.scrub import scrub_steps
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.pb.command_pb2 import Command, LeaseExpire, MemberAttributes
 from kvstore.pb.mvccpb_pb2 import Event

@@ -197,8 +197,8 @@ async def learner_answers(learner: Member) -> None:
                 await call
 
 
-async def shrink(cluster: Changing, id: str, name: str) -> None:
-    """Remove a member; its process ends by itself, without failure."""
+async def shrink(cluster: Changing, id: str, name: str) -> Member:
+    """Remove a member; its process ends by itself, without failure. Return what is left of it."""
     leaving = next(each for each in cluster.members if each.name == name)
     assert "removed from cluster" in await wanted(cluster, "member", "remove", id)
     process = leaving.process
@@ -207,6 +207,22 @@ async def shrink(cluster: Changing, id: str, name: str) -> None:
     assert status == 0, leaving.log.read_text()[-2000:]
     leaving.process = None
     cluster.members.remove(leaving)
+    return leaving
+
+
+async def refused(cluster: Changing, removed: Member) -> None:
+    """Start a member that was removed; the last thing that it says is that, and what to do."""
+    cluster.members.append(removed)  # its own settings still name it
+    cluster.launch(removed)
+    cluster.members.remove(removed)
+    process = removed.process
+    assert process is not None
+    assert await asyncio.to_thread(process.wait, SETTLE_S) == 1
+    last = removed.log.read_text().strip().splitlines()[-2:]
+    said = next(line for line in last if line.startswith("kvstore: "))
+    assert "was removed from its group for good" in said
+    assert "add it as a new member" in said
+    removed.process = None
 
 
 async def test_three_members_become_five_and_three_again(tmp_path: Path) -> None:
@@ -223,7 +239,8 @@ async def test_three_members_become_five_and_three_again(tmp_path: Path) -> None
             for _ in range(2):  # the leader, each time
                 async with AsyncClient(cluster.serving, dial_timeout_s=SETTLE_S) as client:
                     leader = f"{(await client.status()).leader:x}"
-                await shrink(cluster, leader, names[leader])
+                removed = await shrink(cluster, leader, names[leader])
+            await refused(cluster, removed)
         assert not writes.wrong, writes.wrong
         assert len(await asyncio.to_thread(listed, cluster)) == 3
         for member in cluster.members:

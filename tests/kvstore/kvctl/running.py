@@ -30,10 +30,14 @@ class Output:
     status: int
 
 
+PATIENCE = {"ETCDCTL_DIAL_TIMEOUT": "15s", "ETCDCTL_COMMAND_TIMEOUT": "15s"}
+"""By default a loaded machine has 2 s to accept a connection and 5 s to answer."""
+
+
 def clean_environment(variables: dict[str, str]) -> dict[str, str]:
-    """Return this process's environment without etcdctl's variables, and with ``variables``."""
+    """Return this process's environment with ``variables``, and no others of etcdctl's but time."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith("ETCDCTL")}
-    return {**kept, **variables}
+    return {**kept, **PATIENCE, **variables}
 
 
 def etcdctl(

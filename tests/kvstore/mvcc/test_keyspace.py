@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvstore.mvcc.keyspace import SEGMENT_BYTES, Keyspace
+from kvstore.mvcc.records import seal
 
 BYTE = st.sampled_from([b"\0", b"\1", b"a", b"\xfe", b"\xff"])
 SHORT = st.lists(BYTE, min_size=1, max_size=12).map(b"".join)
@@ -44,7 +45,7 @@ def check_against_model(
     model: dict[bytes, bytes] = {}
     for number, (put, key) in enumerate(changes):
         if put:
-            model[key] = b"%d" % number
+            model[key] = seal(key, b"%d" % number)
             index.keys.put(index.txn, key, model[key])
         else:
             assert index.keys.delete(index.txn, key) == (model.pop(key, None) is not None)
@@ -98,7 +99,7 @@ def test_the_longest_key_a_request_can_hold(env: lmdb.Environment) -> None:
         longest = bytes(range(256)) * (3 * 2**19 // 256)
         neighbours = [longest[:-1], longest, longest + b"\0", longest[: 2**20], b"\xff"]
         for key in neighbours:
-            index.keys.put(index.txn, key, key[-4:])
+            index.keys.put(index.txn, key, seal(key, key[-4:]))
         assert [key for key, _ in index.keys.scan(index.txn, b"\0", None)] == sorted(neighbours)
         assert [k for k, _ in index.keys.scan(index.txn, longest, b"\xff")] == [
             longest,

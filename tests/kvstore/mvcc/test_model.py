@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from consensus.types import Position
 from kvstore.errors import COMPACTED, FUTURE_REVISION, LEASE_NOT_FOUND, EtcdError
-from kvstore.mvcc.hashing import KvHash, hash_kv_steps, scrub_steps
+from kvstore.mvcc.hashing import KvHash, hash_kv_steps
+from kvstore.mvcc.scrub import scrub_steps
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.pb.mvccpb_pb2 import Event, KeyValue
 from tests.kvstore.mvcc.driver import Driver, drain
