@@ -10,8 +10,9 @@ import click
 import rich.console
 from rich.markup import escape
 
-from chaos.shrink.minimize import TIME_LIMIT_S, DoesNotFail, failure_of, shrink_seed
+from chaos.shrink.minimize import TIME_LIMIT_S, DoesNotFail, failure_of_script, shrink_seed
 from chaos.shrink.script import Script
+from chaos.sim.runner import PROFILES, SWARM
 from chaos.sim.world import SECONDS
 
 KEPT, VIOLATED, INVALID = 0, 1, 2
@@ -25,6 +26,13 @@ KEPT, VIOLATED, INVALID = 0, 1, 2
     default=SECONDS,
     show_default=True,
     help="Simulated length of the run, as chaos sim was told.",
+)
+@click.option(
+    "--profile",
+    type=click.Choice(PROFILES),
+    default=SWARM,
+    show_default=True,
+    help="How the seed draws its faults, as chaos sim was told.",
 )
 @click.option(
     "--time-limit",
@@ -46,7 +54,12 @@ KEPT, VIOLATED, INVALID = 0, 1, 2
     help="Play such a list again, and print everything that happens.",
 )
 def shrink(
-    seed: int | None, seconds: float, time_limit: float, out: Path | None, replay: Path | None
+    seed: int | None,
+    seconds: float,
+    profile: str,
+    time_limit: float,
+    out: Path | None,
+    replay: Path | None,
 ) -> None:
     """Find the few faults and operations without which SEED of `chaos sim` does not fail.
 
@@ -68,7 +81,7 @@ def shrink(
                     f"{len(script.operations)} operations left"
                 )
 
-            found = shrink_seed(seed, seconds, time_limit, progress)
+            found = shrink_seed(seed, seconds, time_limit, progress, profile)
     except DoesNotFail as error:
         click.echo(f"chaos: {error}")
         sys.exit(KEPT)
@@ -96,6 +109,6 @@ def _play(path: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         click.echo(f"chaos: {path} is no list of acts: {error}", err=True)
         sys.exit(INVALID)
-    failure, _ = failure_of(script.seed, script.seconds, script, click.echo)
+    failure = failure_of_script(script, click.echo)
     click.echo(f"violated: {failure}" if failure else "every promise was kept")
     sys.exit(VIOLATED if failure else KEPT)

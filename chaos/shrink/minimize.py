@@ -1,26 +1,55 @@
-"""Delta debugging (Zeller and Hildebrandt, 2002) over the acts of a failing seed.
+"""From a seed that fails to the few faults and operations without which it does not.
 
-A subset counts as failing only if it fails *in the same way*: a run that does nothing at all breaks
-the promise of liveness, and that is not what was looked for. Faults are dropped first, then
-operations, and again until nothing more can go; the time is bounded, and what is left by then is
-the answer.
+A try counts as failing only if it fails *in the same way*. It is cheap: it ends a little after the
+moment at which the violation is due. The run is made short first (its last second, its last two,
+and so on: earlier acts go, later ones move to the front). Then operations are dropped, and faults,
+in big pieces first, until nothing more can go; where many operations stay all are made as large as
+the largest, for a bug may want bytes. Dropping an act moves every later draw of the network, and a
+bug that wants one late message is gone by mere luck; so short runs and big pieces are tried with
+several lucks, and a list that is still long when nothing more can go is tried with others. The time
+is bounded, and what is left by then is the answer.
+
+A cluster that is stuck for want of calls is not stuck: the lists have probes that call once all is
+healed (``Script.probes``). With them a list that failed tells whether a fix helps: it plays on a
+product without the bug, and every promise is kept.
 """
 
 from __future__ import annotations
 
+import random
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import attrs
 
+from chaos.shrink.delta import drop_needless
 from chaos.shrink.script import Act, Script, ScriptedWorld
 from chaos.sim.invariants import Violation
-from chaos.sim.world import SECONDS
+from chaos.sim.options import SECOND_US
+from chaos.sim.runner import SWARM, options_of
+from chaos.sim.world import FAULTY_SHARE, SECONDS
 
-TIME_LIMIT_S: Final = 60.0
-ROUNDS_MAX: Final = 6
+TIME_LIMIT_S: Final = 50.0
+"""With what a loaded machine adds to the last try, and writing it down, within a minute."""
+FAULTS_FEW: Final = 15
+OPERATIONS_FEW: Final = 30
+"""A list as short as this is done when nothing more can go."""
+SLACK_US: Final = SECOND_US
+"""How much later than before a violation may come."""
+WINDOWS_S: Final = (1.0, 2.0, 4.0, 8.0)
+SETTLED_TIMEOUTS: Final = 4
+"""Least election timeouts before the first act of a run that was made short."""
+SHORT_LUCKS: Final = 5
+"""Lucks with which each short run is tried."""
+LUCKS: Final = 3
+"""Lucks with which a big piece is tried."""
+BIG: Final = 1 / 5
+"""A piece is big if it is such a part of all acts."""
+PARTS_FIRST: Final = 8
+"""Pieces into which the operations are cut before other things are tried."""
+KIND_CHARS: Final = 60
 
 
 @attrs.frozen(slots=True)
@@ -49,24 +78,33 @@ class DoesNotFail(Exception):
 
 
 def failure_of(
-    seed: int, seconds: float, script: Script | None, say: Callable[[str], None] | None = None
+    seed: int, seconds: float, profile: str = SWARM, say: Callable[[str], None] | None = None
 ) -> tuple[str, Script]:
-    """Run a seed, or a script; return how it fails ("" if it does not) and what was done."""
-    world = ScriptedWorld(seed, script, say=say)
-    error = ""
-    try:
-        world.run(seconds)
-    except Violation as violation:
-        error = str(violation)
-    except Exception as unexpected:
-        error = f"{type(unexpected).__name__}: {unexpected}"
+    """Run a seed; return how it fails ("" if it does not) and what was done."""
+    world = ScriptedWorld(seed, profile=profile, say=say)
+    error = _error_of(lambda: world.run(seconds))
     return error, world.recorded(seconds)
+
+
+def failure_of_script(script: Script, say: Callable[[str], None] | None = None) -> str:
+    """Play a list to its end; return how it fails, "" if it does not."""
+    world = ScriptedWorld(script.seed, script, say=say)
+    return _error_of(world.play)
+
+
+def _error_of(run: Callable[[], object]) -> str:
+    try:
+        run()
+    except Violation as violation:
+        return str(violation)
+    except Exception as unexpected:
+        return f"{type(unexpected).__name__}: {unexpected}"
+    return ""
 
 
 def kind_of(error: str) -> str:
     """What is common to failures of one kind: the text without names and numbers."""
-    plain = re.sub(r"\bn?\d+(\.\d+)?\b|b'[^']*'", "#", error)
-    return plain.partition(":")[0] if plain.startswith("liveness") else plain[:60]
+    return re.sub(r"\bn?\d+(\.\d+)?\b|\bc\d+\b|b'[^']*'", "#", error)[:KIND_CHARS]
 
 
 def shrink_seed(
@@ -74,67 +112,179 @@ def shrink_seed(
     seconds: float = SECONDS,
     time_limit_s: float = TIME_LIMIT_S,
     progress: Callable[[Script], None] = lambda _script: None,
+    profile: str = SWARM,
 ) -> Shrunk:
     """Shrink a seed that fails.
+
+    Args:
+        seed: as ``chaos sim`` takes it.
+        seconds: virtual length of its run.
+        time_limit_s: real seconds after which what is left is the answer.
+        progress: is told of every shorter list.
+        profile: how the seed draws its options.
 
     Raises:
         DoesNotFail: it does not; or its list of acts, which would be a defect of the simulator.
     """
     began = time.monotonic()
-    error, recorded = failure_of(seed, seconds, None)
+    error, recorded = failure_of(seed, seconds, profile)
     if not error:
         raise DoesNotFail(f"seed {seed} keeps every promise: there is nothing to shrink")
-    wanted, runs = kind_of(error), 1
-
-    def fails(script: Script) -> bool:
-        nonlocal error, runs
-        runs += 1
-        found, _ = failure_of(seed, seconds, script)
-        if found and kind_of(found) == wanted:
-            error = found
-            return True
-        return False
-
-    if not fails(recorded):
+    search = _Search(recorded, error, began + time_limit_s, progress)
+    if not search.begin():
         raise DoesNotFail(f"seed {seed} fails ({error}), and the list of its acts does not")
-    deadline = began + time_limit_s
-    script = recorded
-    for _ in range(ROUNDS_MAX):
-        before = len(script.acts)
-        script = _without_needless(script, script.faults, fails, deadline, progress)
-        script = _without_needless(script, script.operations, fails, deadline, progress)
-        if len(script.acts) == before or time.monotonic() > deadline:
-            break
+    search.shorten()
+    search.drop()
     return Shrunk(
-        script,
-        error,
+        search.best,
+        search.error,
         len(recorded.faults),
         len(recorded.operations),
-        runs,
+        search.runs,
         time.monotonic() - began,
     )
 
 
-def _without_needless(
-    script: Script,
-    candidates: Sequence[Act],
-    fails: Callable[[Script], bool],
-    deadline: float,
-    progress: Callable[[Script], None],
-) -> Script:
-    """Drop of the candidates what can go: in halves first, in single acts last."""
-    left = list(candidates)
-    size = len(left)
-    while size and left:
-        place = 0
-        while place < len(left) and time.monotonic() < deadline:
-            dropped = set(map(id, left[place : place + size]))
-            smaller = script.only(act for act in script.acts if id(act) not in dropped)
-            if fails(smaller):
-                script = smaller
-                del left[place : place + size]
-                progress(script)
-            else:
-                place += size
-        size //= 2
-    return script
+class _Search:
+    """The shortest list so far.
+
+    Args:
+        recorded: what the seed did.
+        error: how it failed.
+        deadline: on the monotonic clock.
+        progress: is told of every shorter list.
+    """
+
+    def __init__(
+        self, recorded: Script, error: str, deadline: float, progress: Callable[[Script], None]
+    ) -> None:
+        self.best = recorded
+        self.error = error
+        self.runs = 1
+        self._wanted = kind_of(error)
+        self._deadline = deadline
+        self._progress = progress
+        self._limit_us: int | None = None
+        self._salts = 0
+        self._prng = random.Random(recorded.seed)
+
+    def begin(self) -> bool:
+        """See whether what was recorded fails when it is played, with probes if that can be."""
+        recorded = self.best
+        heals_us = int(recorded.seconds * FAULTY_SHARE * SECOND_US)
+        calm = [act for act in recorded.acts if act.at_us <= heals_us]
+        candidates = (
+            attrs.evolve(recorded, probes=True, acts=tuple(calm)),
+            attrs.evolve(recorded, probes=True),
+            recorded,
+        )
+        return any(self._fails(candidate, is_due=False) for candidate in candidates)
+
+    def shorten(self) -> None:
+        """Keep the last acts only, and let them come early."""
+        shorter = [self._last(window_s) for window_s in WINDOWS_S]
+        for _ in range(SHORT_LUCKS):
+            for script in shorter:
+                if script is not None:
+                    if self._fails(attrs.evolve(script, salt=self._salts)):
+                        return
+                    self._salts += 1
+
+    def _last(self, window_s: float) -> Script | None:
+        """The last so many seconds alone; None if that is little less than what there is."""
+        whole = self.best
+        timeout_us = options_of(whole.seed, whole.profile).election_timeout_us
+        newest_us = max((act.at_us for act in whole.acts), default=0)
+        first_us = newest_us - int(window_s * SECOND_US)
+        earlier_us = first_us - SETTLED_TIMEOUTS * timeout_us
+        if earlier_us <= SECOND_US:
+            return None
+        acts = tuple(
+            attrs.evolve(act, at_us=act.at_us - earlier_us)
+            for act in whole.acts
+            if act.at_us >= first_us
+        )
+        healed_s = whole.seconds * FAULTY_SHARE
+        faulty_s = min((newest_us - earlier_us) / SECOND_US + 1.0, healed_s)
+        return attrs.evolve(whole, acts=acts, faulty_s=faulty_s)
+
+    def drop(self) -> None:
+        """Drop operations and faults until nothing more can go, or time is up."""
+        while not self._is_over():
+            before = len(self.best.acts)
+            drop_needless(self.best.operations, self._do_without, PARTS_FIRST)
+            if len(self.best.operations) > OPERATIONS_FEW:
+                self._enlarge()
+            drop_needless(self.best.operations, self._do_without)
+            drop_needless(self.best.faults, self._do_without)
+            if len(self.best.acts) < before:
+                continue
+            few = len(self.best.faults) <= FAULTS_FEW
+            if few and len(self.best.operations) <= OPERATIONS_FEW:
+                return
+            self._gamble()
+
+    def _do_without(self, acts: Sequence[Act]) -> bool:
+        if self._is_over():
+            return False
+        dropped = set(acts) & set(self.best.acts)
+        if not dropped:
+            return True
+        lucks = LUCKS if len(dropped) >= BIG * len(self.best.acts) else 0
+        return self._fails_with_luck(self._best_without(dropped), lucks)
+
+    def _enlarge(self) -> None:
+        """Let every call be as large as the largest: where it takes bytes, fewer will do."""
+        largest = max(self.best.operations, key=lambda act: len(act.draws), default=None)
+        if largest is None:
+            return
+        acts = [
+            attrs.evolve(act, name=largest.name, draws=largest.draws) if act.is_operation else act
+            for act in self.best.acts
+        ]
+        larger = self.best.only(acts)
+        if larger != self.best:
+            self._fails_with_luck(larger, LUCKS)
+
+    def _gamble(self) -> None:
+        """Drop acts at random with a luck that was not tried, until one of them fails."""
+        part = 0.5
+        while not self._is_over():
+            dropped = {act for act in self.best.acts if self._prng.random() < part}
+            if dropped and self._fails_with_luck(self._best_without(dropped), 1):
+                return
+            part = max(0.05, part * 0.9)
+
+    def _best_without(self, dropped: Iterable[Act]) -> Script:
+        gone = set(dropped)
+        return self.best.only(act for act in self.best.acts if act not in gone)
+
+    def _fails_with_luck(self, script: Script, lucks: int) -> bool:
+        """Whether a list fails as it is, or with one of so many lucks not tried before."""
+        if self._fails(script):
+            return True
+        for _ in range(lucks):
+            self._salts += 1
+            if self._fails(attrs.evolve(script, salt=self._salts)):
+                return True
+        return False
+
+    def _fails(self, script: Script, is_due: bool = True) -> bool:
+        """Play a list; if it fails as wanted it is the best, without what came afterwards."""
+        if is_due and self._is_over():
+            return False
+        self.runs += 1
+        world = ScriptedWorld(script.seed, script)
+        until, enough = (self._limit_us, self._is_over) if is_due else (None, None)
+        error = _error_of(lambda: world.play(until, enough))
+        if not error or kind_of(error) != self._wanted:
+            return False
+        self.error = error
+        self.best = script.only(act for act in script.acts if act.at_us <= world.now)
+        limit_us = world.now + SLACK_US
+        self._limit_us = limit_us if self._limit_us is None else min(self._limit_us, limit_us)
+        self._progress(self.best)
+        return True
+
+    def _is_over(self) -> bool:
+        return time.monotonic() >= self._deadline

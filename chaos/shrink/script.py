@@ -5,6 +5,11 @@ random draws that it made. Recording changes nothing: the draws come from the se
 their own order. A world that is given a list draws nothing itself: each act is served its own
 draws, so that an act does the same whichever others are left out. Draws between acts (when a member
 that died comes back) are served in their order.
+
+A list may say more than what was done: that the luck of network and disks is another one (``salt``;
+a bug that needs one late message is soon lost with any other luck), that everything is healed
+earlier, and that probes of its own ask for progress after that, so that a run of few operations, or
+of none, is not taken for a cluster that is stuck.
 """
 
 from __future__ import annotations
@@ -19,12 +24,17 @@ from chaos.sim.admin import Admin
 from chaos.sim.clients import Clients
 from chaos.sim.faults import Faults
 from chaos.sim.member import Member
-from chaos.sim.options import SECOND_US, Options
+from chaos.sim.options import SECOND_US
+from chaos.sim.runner import PROFILES, SWARM, options_of
 from chaos.sim.world import World
 
 Draw = float
 OPERATIONS: Final = frozenset({"_propose", "_read"})
 """Acts of clients; all others are faults."""
+
+PROBE_EVERY_US: Final = SECOND_US // 5
+ASK_EVERY_US: Final = SECOND_US // 4
+"""How often, in virtual time, a run is asked whether it is to be given up."""
 
 
 @attrs.frozen(slots=True)
@@ -51,12 +61,27 @@ class Act:
 
 @attrs.frozen(slots=True)
 class Script:
-    """All acts of a run, and each actor's draws between them."""
+    """All acts of a run, and each actor's draws between them.
+
+    Args:
+        seed: decides everything that is no act.
+        seconds: virtual length of the seed's run.
+        acts: what is done.
+        between: what each actor draws between its acts.
+        profile: how the seed draws its options.
+        salt: another luck of the same seed; 0 is the seed's own.
+        faulty_s: when everything is healed, in virtual seconds; None for when the seed does it.
+        probes: whether clients of the list's own ask for progress after that.
+    """
 
     seed: int
     seconds: float
     acts: tuple[Act, ...] = ()
     between: Mapping[str, tuple[Draw, ...]] = attrs.field(factory=dict)
+    profile: str = SWARM
+    salt: int = 0
+    faulty_s: float | None = None
+    probes: bool = False
 
     def only(self, acts: Iterable[Act]) -> Script:
         """The same with these acts alone."""
@@ -77,6 +102,10 @@ class Script:
         return {
             "seed": self.seed,
             "seconds": self.seconds,
+            "profile": self.profile,
+            "salt": self.salt,
+            "faulty_s": self.faulty_s,
+            "probes": self.probes,
             "acts": [[act.at_us, act.actor, act.name, list(act.draws)] for act in self.acts],
             "between": {actor: list(draws) for actor, draws in self.between.items()},
         }
@@ -93,7 +122,20 @@ class Script:
             for at_us, actor, name, draws in document["acts"]
         )
         between = {actor: tuple(draws) for actor, draws in document["between"].items()}
-        return cls(int(document["seed"]), float(document["seconds"]), acts, between)
+        profile = document.get("profile", SWARM)
+        if profile not in PROFILES:
+            raise ValueError(f"profile {profile!r} is none of {', '.join(PROFILES)}")
+        faulty_s = document.get("faulty_s")
+        return cls(
+            seed=int(document["seed"]),
+            seconds=float(document["seconds"]),
+            acts=acts,
+            between=between,
+            profile=profile,
+            salt=int(document.get("salt", 0)),
+            faulty_s=None if faulty_s is None else float(faulty_s),
+            probes=bool(document.get("probes", False)),
+        )
 
 
 class Tape(random.Random):
@@ -157,6 +199,7 @@ class ScriptedWorld(World):
     Args:
         seed: decides everything that is no act: options, network, disks.
         script: what to do; None to do what the seed does, and to record it.
+        profile: how options are drawn, if there is no script that says it.
         say: see ``World``.
     """
 
@@ -164,16 +207,57 @@ class ScriptedWorld(World):
         self,
         seed: int,
         script: Script | None = None,
-        options: Options | None = None,
+        profile: str = SWARM,
         say: Callable[[str], None] | None = None,
     ) -> None:
         self.script = script
+        self.profile = script.profile if script else profile
         self.acts: list[Act] = []
         self.tapes: dict[str, Tape] = {}
-        super().__init__(seed, options, say)
+        super().__init__(seed, options_of(seed, self.profile), say)
         self.faults = _Faults(self)
-        self.clients = _Clients(self)
+        self.clients: _Clients = _Clients(self)
         self.admin = _Admin(self)
+
+    def stream(self, purpose: str) -> random.Random:
+        """See ``World``; with a salt it is another source of the same kind."""
+        salt = self.script.salt if self.script else 0
+        return super().stream(f"{purpose}, salt {salt}" if salt else purpose)
+
+    def play(self, until_us: int | None = None, enough: Callable[[], bool] | None = None) -> bool:
+        """Run the script; False if it was given up before its end.
+
+        Args:
+            until_us: give up at this virtual time.
+            enough: asked every now and then whether to give up.
+
+        Raises:
+            Violation: see ``World.run``.
+        """
+        assert self.script is not None
+        if until_us is not None:
+            self.at(until_us, self._give_up, None)
+        if enough is not None:
+            self._ask(enough)
+        try:
+            self.run(self.script.seconds, self.script.faulty_s)
+        except _GivenUp:
+            return False
+        return True
+
+    def _ask(self, enough: Callable[[], bool]) -> None:
+        if enough():
+            self._give_up(None)
+        self.at(self.now + ASK_EVERY_US, self._ask, enough)
+
+    def _give_up(self, _: None) -> None:
+        raise _GivenUp
+
+    def heal(self) -> None:
+        """See ``World``; from now on there are probes, if the script wants them."""
+        super().heal()
+        if self.script is not None and self.script.probes:
+            self.clients.probe()
 
     def tape(self, actor: str) -> Tape:
         """An actor's source of randomness."""
@@ -212,7 +296,11 @@ class ScriptedWorld(World):
     def recorded(self, seconds: float) -> Script:
         """What was done so far."""
         between = {actor: tuple(tape.between) for actor, tape in self.tapes.items()}
-        return Script(self.seed, seconds, tuple(self.acts), between)
+        return Script(self.seed, seconds, tuple(self.acts), between, self.profile)
+
+
+class _GivenUp(Exception):
+    """A run was ended before its end."""
 
 
 class _Faults(Faults):
@@ -259,6 +347,15 @@ class _Clients(Clients):
     def _perform(self, name: str) -> None:
         if self._on:
             self._call(getattr(self, name))
+
+    def probe(self) -> None:
+        """Propose at every member, again and again until the end of all calls."""
+        if self._on:
+            for member in self._scripted.reachable:
+                if member.available:
+                    self.commands += 1
+                    member.propose([b"c%d" % self.commands])
+            self._scripted.at(self._scripted.now + PROBE_EVERY_US, lambda _: self.probe(), None)
 
     def _call(self, call: Callable[[Member], None]) -> None:
         member = self._prng.choice(self._scripted.reachable)

@@ -6,8 +6,12 @@ import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Final
 
 import click
+
+MUTANTS_MODULE: Final = "tests.consensus.raft.mutants"
+"""The table of known bugs."""
 
 
 def module_of_tests(name: str) -> ModuleType:

@@ -346,6 +346,10 @@ def _violation(console: rich.console.Console, outcome: Outcome, request: _Reques
     _say(console, f"  seed {outcome.seed} at {outcome.seconds:.3f} s")
     _say(console, f"  options {json.dumps(outcome.options, sort_keys=True)}")
     _say(console, f"  replay: {_command(outcome, request)}")
+    if request.engine == NATIVE and request.profile in PROFILES:
+        profile = "" if request.profile == SWARM else f" --profile {request.profile}"
+        seed_s = f"{outcome.seed} --seconds {request.seconds:g}"
+        _say(console, f"  shrink: chaos shrink {seed_s}{profile}")
 
 
 def _show(

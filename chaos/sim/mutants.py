@@ -22,18 +22,16 @@ import click
 from click.core import ParameterSource
 
 from chaos import guardian
-from chaos.sim.checkout import module_of_tests
+from chaos.shrink.measured import run_shrunk
+from chaos.sim.checkout import MUTANTS_MODULE, module_of_tests
 from chaos.sim.exhaustive.search import SCOPES, Search
 from chaos.sim.quiet import without_logs
 from chaos.sim.replayed import run_replayed
-from chaos.sim.runner import KILL_ALL, SWARM, run_seed
+from chaos.sim.runner import profile_of, run_seed
 from chaos.verdict import Verdict
 
-TABLE_MODULE: Final = "tests.consensus.raft.mutants"
 SEEDS: Final = 30
 STATES: Final = 5_000
-KILL_ALL_EVERY: Final = 5
-"""One seed in so many is one of the profile in which all lose their power."""
 WHAT_CHARS_MAX: Final = 110
 
 
@@ -78,6 +76,12 @@ class Row:
     is_flag=True,
     help="Bugs of real systems instead: a script each, green as it is and red with its mutant.",
 )
+@click.option(
+    "--shrink",
+    "is_shrinking",
+    is_flag=True,
+    help="Look with the simulator alone, and shrink each seed on which a bug is found.",
+)
 @click.option("--jobs", type=click.IntRange(1, 256), default=2, show_default=True)
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the table here, too."
@@ -89,6 +93,7 @@ def mutants(
     states: int,
     tests: bool,
     replayed: bool,
+    is_shrinking: bool,
     jobs: int,
     out: Path | None,
 ) -> None:
@@ -98,10 +103,12 @@ def mutants(
     whose bug's number does (etcd#15271).
 
     \b
-    Exit status: 0 every mutant was found, 1 one was not, 2 nothing could be run.
+    Exit status: 0 every mutant was found (with --shrink: what was found shrank to little), 1 one
+    was not, 2 nothing could be run.
     """
     if replayed:
-        _refuse_options_of_a_search()
+        _refuse("--replayed: scripts do not search", "seeds", "seconds", "states", "tests")
+        _refuse("--replayed: a script is little as it is", "is_shrinking")
         sys.exit(0 if run_replayed(names, jobs, out) else 1)
     table = _table()
     chosen = [
@@ -111,6 +118,9 @@ def mutants(
     ]
     if not chosen:
         raise click.UsageError(f"no mutant has a name with {' or '.join(names)} in it")
+    if is_shrinking:
+        _refuse("--shrink: only the simulator's seeds shrink", "states", "tests")
+        sys.exit(0 if run_shrunk(chosen, range(seeds), seconds, jobs, out) else 1)
     rows = []
     for row in _judged(chosen, Effort(seeds, seconds, states, tests), jobs):
         rows.append(row)
@@ -121,11 +131,12 @@ def mutants(
     sys.exit(0 if all(row.found for row in rows) else 1)
 
 
-def _refuse_options_of_a_search() -> None:
+def _refuse(why: str, *names: str) -> None:
     context = click.get_current_context()
-    for name in ("seeds", "seconds", "states", "tests"):
+    for name in names:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{name} does not go with --replayed: scripts do not search")
+            option = name.removeprefix("is_").replace("shrinking", "shrink")
+            raise click.UsageError(f"--{option} does not go with {why}")
 
 
 @attrs.frozen(slots=True)
@@ -145,7 +156,7 @@ class Effort:
 
 
 def _table() -> ModuleType:
-    return module_of_tests(TABLE_MODULE)
+    return module_of_tests(MUTANTS_MODULE)
 
 
 def _judged(names: Sequence[str], effort: Effort, jobs: int) -> Iterable[Row]:
@@ -178,11 +189,6 @@ def judge(name: str, effort: Effort) -> Row:
         if ".raft." in mutant.target:
             row = _explore(row, effort.states)
     return row
-
-
-def profile_of(seed: int) -> str:
-    """Return the profile that a seed is run with."""
-    return KILL_ALL if seed % KILL_ALL_EVERY == KILL_ALL_EVERY - 1 else SWARM
 
 
 def _simulate(row: Row, effort: Effort) -> Row:

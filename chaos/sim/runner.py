@@ -38,6 +38,8 @@ ENGINES: Final = (NATIVE, PYSYNCOBJ)
 SWARM, KILL_ALL = "swarm", "kill-all"
 PROFILES: Final = (SWARM, KILL_ALL)
 """How the native engine's options are drawn: anything, or all members killed at once."""
+KILL_ALL_EVERY: Final = 5
+"""Where profiles take turns, one seed in so many is one in which all lose their power."""
 CHUNK: Final = 4
 """Seeds given to a worker at once: few, so that a time limit is kept."""
 FRAMES_MAX: Final = 6
@@ -129,6 +131,17 @@ class Summary:
         return Verdict.OK
 
 
+def profile_of(seed: int) -> str:
+    """Return the profile that a seed has where profiles take turns."""
+    return KILL_ALL if seed % KILL_ALL_EVERY == KILL_ALL_EVERY - 1 else SWARM
+
+
+def options_of(seed: int, profile: str) -> Options:
+    """What a seed of the native engine draws, of a profile."""
+    draw = Options.draw_kill_all if profile == KILL_ALL else Options.draw
+    return draw(stream_of(seed, "options"))
+
+
 def run_seed(
     seed: int,
     seconds: float = SECONDS,
@@ -170,10 +183,8 @@ def _run_seed(
         elif plan is not None:
             world = World(seed, Options(), say)
             SimulatedPlan(plan, world, int(seconds * FAULTY_SHARE * SECOND_US)).schedule()
-        elif profile == KILL_ALL:
-            world = World(seed, Options.draw_kill_all(stream_of(seed, "options")), say)
         else:
-            world = World(seed, say=say)
+            world = World(seed, options_of(seed, profile), say)
         world.run(seconds)
     except Violation as violation:
         error = str(violation)

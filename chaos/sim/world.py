@@ -34,8 +34,10 @@ HEALED_SHARE: Final = 0.23
 COMMIT_WITHIN: Final = 12
 """Least election timeouts from healing to the first commit of something new. A round of an
 election takes one to two; a split vote costs another."""
-EVENTS_MAX: Final = 3_000_000
-"""Events in one run. More means that something goes round in circles."""
+EVENTS_MAX: Final = 100_000
+EVENTS_PER_S_MAX: Final = 20_000
+"""Events in one phase, and as many more for each of its seconds: a hundred times what is usual.
+More means that something goes round in circles."""
 SWEEP_US: Final = SECOND_US // 2
 MATCH_EVERY: Final = 6
 """Sweeps between two comparisons of logs."""
@@ -91,8 +93,12 @@ class World:
         """Return a source of randomness of its own for one purpose, the same in any process."""
         return stream_of(self.seed, purpose)
 
-    def run(self, seconds: float = SECONDS) -> None:
+    def run(self, seconds: float = SECONDS, faulty_s: float | None = None) -> None:
         """Run all phases; ``seconds`` of virtual time.
+
+        Args:
+            seconds: virtual time of all phases.
+            faulty_s: of the first phase, where that is to be shorter; the others stay as they are.
 
         Raises:
             Violation: a promise was broken; the text says which. Any other exception is a defect
@@ -103,11 +109,12 @@ class World:
         self.clients.schedule()
         self.admin.schedule()
         self.at(SWEEP_US, self._sweep, None)
-        self.advance(int(length * FAULTY_SHARE))
+        faulty, healed = int(length * FAULTY_SHARE), int(length * HEALED_SHARE)
+        self.advance(faulty if faulty_s is None else int(faulty_s * SECOND_US))
         self.heal()
-        self.advance(int(length * HEALED_SHARE))
+        self.advance(healed)
         self.clients.stop()
-        self.advance(length - self.now)
+        self.advance(length - faulty - healed)
         self._check_end()
 
     # -- time ---------------------------------------------------------------------------------
@@ -124,13 +131,13 @@ class World:
         """Let time pass, and everything happen that is due."""
         end = self.now + duration_us
         heap, pop = self._heap, heapq.heappop
-        events = 0
+        events, most = 0, EVENTS_MAX + EVENTS_PER_S_MAX * duration_us // SECOND_US
         while heap and heap[0][0] <= end:
             self.now, _, action, argument = pop(heap)
             events += 1
             action(argument)
-            if events > EVENTS_MAX:
-                raise Violation(f"more than {EVENTS_MAX} events in one phase: a loop without end")
+            if events > most:
+                raise Violation(f"more than {most} events in one phase: a loop without end")
         self.now = end
         self.events += events
 

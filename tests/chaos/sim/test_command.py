@@ -23,8 +23,8 @@ def violating(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make seed 1 break a promise, after it ran."""
 
     class Broken(World):
-        def run(self, seconds: float = 30.0) -> None:
-            super().run(seconds)
+        def run(self, seconds: float = 30.0, faulty_s: float | None = None) -> None:
+            super().run(seconds, faulty_s)
             if self.seed == 1:
                 raise Violation("election safety: [n1] and n2 both led term 3")
 

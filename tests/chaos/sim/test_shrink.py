@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import attrs
 import pytest
 from click.testing import CliRunner
 
 from chaos.cli import main
-from chaos.shrink.minimize import DoesNotFail, failure_of, kind_of, shrink_seed
+from chaos.shrink.delta import drop_needless
+from chaos.shrink.minimize import DoesNotFail, failure_of_script, kind_of, shrink_seed
 from chaos.shrink.script import Act, Script, ScriptedWorld
 from chaos.sim.disk import SimFile
+from chaos.sim.runner import KILL_ALL
 from chaos.sim.world import World
 
 pytestmark = pytest.mark.timeout(600)  # simulations are work, not waiting: slow where CPU is
@@ -66,8 +69,10 @@ def test_a_known_bug_shrinks_to_little(
     assert found.operations_before > OPERATIONS_MAX, "there was something to shrink"
     assert len(found.script.faults) <= FAULTS_MAX
     assert len(found.script.operations) <= OPERATIONS_MAX
-    error, _ = failure_of(SEED_OF_THE_BUG, SECONDS, found.script)
+    error = failure_of_script(found.script)
     assert kind_of(error) == kind_of(found.error)
+    monkeypatch.undo()
+    assert not failure_of_script(found.script), "without the bug the list breaks nothing"
     record_property(
         "counted",
         f"{found.faults_before} faults and {found.operations_before} operations shrank to "
@@ -94,8 +99,57 @@ def test_a_list_can_be_played_from_a_file(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["shrink", "--replay", str(path)])
     assert result.exit_code == 1, "a run without commands commits nothing new"
     assert "violated: liveness" in result.output
+    path.write_text(json.dumps(attrs.evolve(script, probes=True).as_json()))
+    result = CliRunner().invoke(main, ["shrink", "--replay", str(path)])
+    assert result.exit_code == 0, "with probes it does"
+    assert "every promise was kept" in result.output
+    path.write_text(json.dumps(script.as_json() | {"profile": "nice"}))
+    result = CliRunner().invoke(main, ["shrink", "--replay", str(path)])
+    assert result.exit_code == 2
+    assert "profile 'nice' is none of swarm, kill-all" in result.output
+
+
+def test_a_list_says_how_it_differs_from_its_seed() -> None:
+    script = Script(7, 12.0, (), {}, KILL_ALL, salt=3, faulty_s=2.5, probes=True)
+    assert Script.from_json(json.loads(json.dumps(script.as_json()))) == script
+    own, other = ScriptedWorld(7, attrs.evolve(script, salt=0)), ScriptedWorld(7, script)
+    assert own.options == other.options, "the salt is of what happens, not of what is turned on"
+    assert own.stream("network").random() != other.stream("network").random()
+
+
+def test_a_run_is_given_up_when_it_is_told() -> None:
+    script = Script(3, 10.0, probes=True)
+    late = ScriptedWorld(3, script)
+    assert not late.play(until_us=2_000_000)
+    assert late.now == 2_000_000
+    enough = ScriptedWorld(3, script)
+    assert not enough.play(enough=lambda: enough.now >= 1_000_000)
+    assert enough.now == 1_000_000
+
+
+def test_when_time_is_up_what_is_left_is_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    found = shrink_seed(SEED_OF_THE_BUG, SECONDS, time_limit_s=0.0)
+    assert found.runs == 2, "the seed, and its list: nothing was tried after that"
+    assert len(found.script.operations) == found.operations_before
+
+
+@pytest.mark.parametrize("needed", [set(), {0}, {3, 4}, {1, 8, 9}, set(range(10))])
+def test_what_is_needed_stays(needed: set[int]) -> None:
+    here = set(range(10))
+
+    def do_without(some: Sequence[int]) -> bool:
+        if needed <= here - set(some):
+            here.difference_update(some)
+            return True
+        return False
+
+    assert set(drop_needless(range(10), do_without)) == here == needed
 
 
 def test_kinds_of_failure_have_no_names_or_numbers() -> None:
     assert kind_of("n1 applied b'c4' at 17") == kind_of("n2 applied b'c9' at 3")
-    assert kind_of("liveness: nothing new") != kind_of("n1 applied b'c9' at 3")
+    assert kind_of("c153 was applied at 130 and again at 131") == kind_of(
+        "c2 was applied at 2 and again at 22"
+    )
+    assert kind_of("liveness: nothing new") != kind_of("liveness: n6 has applied 279 of 890")

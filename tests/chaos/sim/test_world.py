@@ -290,3 +290,14 @@ def test_a_leader_whose_disk_stalls_is_replaced() -> None:
     world.advance(6 * world.options.election_timeout_us)
     new = world.leader()
     assert new is not None and new is not old
+
+
+def test_what_goes_round_in_circles_is_ended() -> None:
+    world = World(1, Options())
+
+    def again(_: None) -> None:
+        world.at(world.now, again, None)
+
+    again(None)
+    with pytest.raises(Violation, match="a loop without end"):
+        world.advance(1)

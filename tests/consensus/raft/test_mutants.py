@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from chaos.cli import main
-from chaos.sim.mutants import Effort, judge, profile_of
-from chaos.sim.runner import run_seed
+from chaos.sim.mutants import Effort, judge
+from chaos.sim.runner import profile_of, run_seed
 from tests.consensus.raft.mutants import MUTANTS, Mutant, found_by_test
 
 SIMULATED = (
@@ -62,3 +62,19 @@ def test_the_command_says_that_a_bug_survives_what_it_was_allowed_to_do() -> Non
 
 def test_names_are_unique() -> None:
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) >= 30
+
+
+def test_the_command_shrinks_what_the_simulator_finds(tmp_path: Path) -> None:
+    out = tmp_path / "table.md"
+    arguments = ["mutants", "--shrink", "--seeds", "8", "--seconds", "10", "--jobs", "1"]
+    result = CliRunner().invoke(main, [*arguments, "votes twice in a term", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "1 of 1 shrank to little; 0 were not found" in result.output
+    assert "| votes twice in a term |" in out.read_text()
+    arguments[3] = "0"
+    result = CliRunner().invoke(main, [*arguments, "votes twice in a term"])
+    assert result.exit_code == 1, "nothing was shown"
+    result = CliRunner().invoke(main, [*arguments, "--states", "1"])
+    assert result.exit_code == 2 and "--states does not go with --shrink" in result.output
+    result = CliRunner().invoke(main, ["mutants", "--replayed", "--shrink"])
+    assert result.exit_code == 2 and "--shrink does not go with --replayed" in result.output
