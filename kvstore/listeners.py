@@ -66,7 +66,10 @@ def _bind(url: Url) -> socket.socket:
             raise
         return bound
     family, _, _, _, address = _resolve(url)
-    return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    bound = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    # What is accepted inherits it. Loops set it by themselves, but asyncio's not on these sockets.
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return bound
 
 
 def _answers(path: Path) -> bool:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What the tests use beside Python: real etcd, etcdctl and Chromium (Debian packages), Go programs.
+# What the tests use beside Python: real etcd, etcdctl and Chromium (Debian packages), Go programs
+# (etcd's client, h2spec, toxiproxy).
 # Where something cannot be had the tests that need it are skipped and say so; in CI that fails.
 # Runs again at no cost; never fails; never starts a service.
 set -uo pipefail
@@ -58,8 +59,8 @@ go_is_recent() {
     [ "$(printf '%s\n%s\n' "$GO_MIN" "$version" | sort -V | head -n 1)" = "$GO_MIN" ]
 }
 
-build_go() { # NAME DIRECTORY
-    local name="$1" directory="$2" log="$PWD/.setup/go-$1.log" binary="$OUT/$1"
+build_go() { # NAME DIRECTORY [PACKAGE]
+    local name="$1" directory="$2" package="${3:-.}" log="$PWD/.setup/go-$1.log" binary="$OUT/$1"
     if [ -x "$binary" ] && [ -z "$(find "$directory" -type f -newer "$binary")" ]; then
         say "go $name" "built already: $binary"
         return
@@ -72,7 +73,7 @@ build_go() { # NAME DIRECTORY
         say "go $name" "not built: $("$GO" version) is older than $GO_MIN"
         return
     fi
-    if (cd "$directory" && CGO_ENABLED=0 "$GO" build -trimpath -o "$binary" .) >"$log" 2>&1; then
+    if (cd "$directory" && CGO_ENABLED=0 "$GO" build -trimpath -o "$binary" "$package") >"$log" 2>&1; then
         say "go $name" "built $binary"
     else
         say "go $name" "could not be built, see $log"
@@ -103,6 +104,7 @@ install_chromium
 GO="$(find_go)"
 build_go interop tests/interop_go
 build_go load benchmarks/go
+build_go h2spec tests/h2spec_go github.com/summerwind/h2spec/cmd/h2spec
 
 # --- Toxiproxy: the real proxy server that chaos's own is compared with -------------------------
 TOXIPROXY_VERSION=v2.12.0

@@ -454,6 +454,9 @@ class Http2Connection(asyncio.Protocol):
         stream = self._streams.get(stream_id)
         if stream is None:
             self._was_open(stream_id, "RST_STREAM")
+            if stream_id in self._recently_closed:
+                # Whatever comes now was not under way when this side reset the stream.
+                self._recently_closed[stream_id] = False
             return
         self._forget(stream_id, reset_here=False)
         stream.end()
@@ -525,9 +528,10 @@ class Http2Connection(asyncio.Protocol):
         stream = self._streams.get(stream_id)
         if stream is None:
             self._was_open(stream_id, "WINDOW_UPDATE")
-            return
         if increment == 0:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "a WINDOW_UPDATE of nothing")
+        if stream is None:
+            return
         stream.send_window += increment
         if stream.send_window > WINDOW_MAX:
             raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "a window above 2^31 - 1")

@@ -167,6 +167,26 @@ async def test_a_broken_stream_leaves_the_others() -> None:
         client.close()
 
 
+async def test_what_comes_after_both_sides_reset_a_stream_is_a_fault() -> None:
+    async with serve(echo_method("Echo", Kind.UNARY, echo)) as served:
+        client = await Client.connect(served.address)
+        client.send(GREETING)
+        client.call(1, "Nothing")
+
+        async def reset_with() -> int:
+            _, _, stream_id, payload = await client.next(frames.RST_STREAM)
+            assert stream_id == 1
+            return int.from_bytes(payload, "big")
+
+        assert await reset_with() == ErrorCode.NO_ERROR, "it is answered before it is whole"
+        client.send(frames.rst_stream(1, ErrorCode.CANCEL))
+        client.body(1)
+        assert await reset_with() == ErrorCode.STREAM_CLOSED
+        client.send(frames.window_update(1, 0))
+        assert await reset_with() == ErrorCode.PROTOCOL_ERROR
+        client.close()
+
+
 async def test_a_connection_that_is_only_just_accepted_is_cut_off_by_a_stop() -> None:
     front = Front(no_app, Refusals())
     accepted = front.accept()  # what the loop does before it tells the protocol of its transport
