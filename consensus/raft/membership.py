@@ -33,9 +33,9 @@ def load(core: Core) -> None:
 
 def appended(core: Core, entries: Sequence[LogEntry]) -> None:
     """Entries were appended: a configuration among them is in force now."""
-    for entry in entries:
-        if entry.kind is EntryKind.CONFIGURATION:
-            core.configurations.append((entry.index, Configuration.decode(entry.data)))
+    for index, _, kind, data in entries:
+        if kind is EntryKind.CONFIGURATION:
+            core.configurations.append((index, Configuration.decode(data)))
             if core.is_leader:
                 for peer in core.configuration.members:
                     if replication.add_peer(core, peer):

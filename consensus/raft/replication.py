@@ -325,7 +325,6 @@ def handle_append_entries(core: Core, message: AppendEntries) -> None:
         )
         return
     last_new_index = message.prev_log_index + len(message.entries)
-    new = message.entries
     for number, entry in enumerate(message.entries):
         if not core.log.has(entry.index, entry.term):
             if entry.index <= core.log.last_index:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 import struct
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -23,6 +24,8 @@ from consensus.raft.ready import HardState
 HEADER: Final = struct.Struct("<IIB")
 _PREFIX: Final = struct.Struct("<IB")
 _ENTRY: Final = struct.Struct("<QQB")
+_ENTRY_RECORD: Final = struct.Struct("<IBQQB")
+"""What an entry's record begins with behind its checksum: prefix and ``_ENTRY``, packed at once."""
 _HARD_STATE: Final = struct.Struct("<QQ")
 _REPAIRING: Final = struct.Struct("<QQQ")
 _BASE: Final = struct.Struct("<QQQ")
@@ -57,6 +60,9 @@ class Base:
 
 Record = LogEntry | HardState | Base
 
+_KIND_ENTRY: Final = int(RecordKind.ENTRY)
+_value: Final[Callable[[bytes], int]] = google_crc32c.value
+
 
 def crc32c(data: bytes) -> int:
     """Return the CRC32C of ``data``."""
@@ -65,10 +71,12 @@ def crc32c(data: bytes) -> int:
 
 def encode(record: Record) -> bytes:
     """Return the record's bytes, checksum first."""
+    if isinstance(record, LogEntry):  # nearly all are
+        index, term, entry_kind, data = record
+        size = _ENTRY.size + len(data)
+        rest = _ENTRY_RECORD.pack(size, _KIND_ENTRY, index, term, entry_kind) + data
+        return _value(rest).to_bytes(4, "little") + rest
     match record:
-        case LogEntry():
-            kind = RecordKind.ENTRY
-            body = _ENTRY.pack(record.index, record.term, record.kind) + record.data
         case HardState():
             kind = RecordKind.HARD_STATE
             body = _HARD_STATE.pack(record.term, record.commit_index)

@@ -220,9 +220,10 @@ class WriteAheadLog:
 
     def _remember(self, records: Iterable[Record]) -> None:
         for record in records:
+            if isinstance(record, LogEntry):  # nearly all are
+                self._last_index = record.index
+                continue
             match record:
-                case LogEntry():
-                    self._last_index = record.index
                 case HardState():
                     self._hard_state = record
                 case Base():

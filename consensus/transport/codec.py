@@ -53,6 +53,7 @@ FRAME_BYTES_MAX: Final = 256 * 1024 * 1024
 _PREFIX: Final = struct.Struct("<II")
 PREFIX_BYTES: Final = _PREFIX.size
 _ENTRY: Final = struct.Struct("<QBI")
+_ENTRY_BYTES: Final = _ENTRY.size
 _KINDS: Final = {int(kind): kind for kind in EntryKind}
 _new: Final = tuple.__new__
 
@@ -104,9 +105,9 @@ class EntryPacker:
         """Return the entries as they stand in an AppendEntries."""
         if entries is not self._entries:
             parts = []
-            for entry in entries:
-                parts.append(_ENTRY.pack(entry.term, entry.kind, len(entry.data)))
-                parts.append(entry.data)
+            for _, term, kind, data in entries:
+                parts.append(_ENTRY.pack(term, kind, len(data)))
+                parts.append(data)
             self._entries, self._packed = entries, b"".join(parts)
         return self._packed
 
@@ -122,10 +123,9 @@ def unpack_entries(packed: bytes, index: int) -> tuple[LogEntry, ...]:
     try:
         while start < size:
             term, kind, length = _ENTRY.unpack_from(packed, start)
-            start += _ENTRY.size
-            data = packed[start : start + length]
-            start += length
-            entries.append(_new(LogEntry, (index, term, _KINDS[kind], data)))
+            begin = start + _ENTRY_BYTES
+            start = begin + length
+            entries.append(_new(LogEntry, (index, term, _KINDS[kind], packed[begin:start])))
             index += 1
     except (struct.error, KeyError) as error:
         raise BadFrame(f"an entry in a message cannot be read: {error}") from None
@@ -138,27 +138,32 @@ def to_wire(message: AnyMessage, packer: EntryPacker) -> wire.Envelope:
     """Return the envelope of a Raft message. Sender and receiver are the connection's."""
     match message:
         case AppendEntries():
-            return wire.Envelope(
-                term=message.term,
-                append_entries=wire.AppendEntries(
-                    prev_log_index=message.prev_log_index,
-                    prev_log_term=message.prev_log_term,
-                    leader_commit=message.leader_commit,
-                    entries=packer.pack(message.entries),
-                    quiet=message.quiet,
-                ),
-            )
+            # Setting fields one by one takes half the time of naming them in a call.
+            envelope = wire.Envelope()
+            envelope.term = message.term
+            body = envelope.append_entries
+            body.prev_log_index = message.prev_log_index
+            body.prev_log_term = message.prev_log_term
+            body.leader_commit = message.leader_commit
+            body.entries = packer.pack(message.entries)
+            body.quiet = message.quiet
+            return envelope
         case AppendEntriesResponse():
-            return wire.Envelope(
-                term=message.term,
-                append_entries_response=wire.AppendEntriesResponse(
-                    success=message.success,
-                    match_index=message.match_index,
-                    rejected_index=message.rejected_index,
-                    conflict_index=message.conflict_index,
-                    conflict_term=message.conflict_term,
-                ),
-            )
+            envelope = wire.Envelope()
+            envelope.term = message.term
+            answer = envelope.append_entries_response
+            answer.success = message.success
+            answer.match_index = message.match_index
+            answer.rejected_index = message.rejected_index
+            answer.conflict_index = message.conflict_index
+            answer.conflict_term = message.conflict_term
+            return envelope
+        case Propose():
+            envelope = wire.Envelope()
+            envelope.term = message.term
+            envelope.propose.request = message.request
+            envelope.propose.commands.extend(message.commands)
+            return envelope
         case _:
             return _rare_to_wire(message)
 
@@ -172,10 +177,6 @@ def _rare_to_wire(message: AnyMessage) -> wire.Envelope:
             )
         case HeartbeatResponse():
             envelope.heartbeat_response.CopyFrom(wire.HeartbeatResponse(round=message.round))
-        case Propose():
-            envelope.propose.CopyFrom(
-                wire.Propose(request=message.request, commands=message.commands)
-            )
         case ProposeRejected():
             envelope.propose_rejected.CopyFrom(wire.ProposeRejected(request=message.request))
         case ReadIndex():

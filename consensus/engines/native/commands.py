@@ -8,7 +8,7 @@ command's number is its place less how many of them come before it.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from consensus.raft.messages import EntryKind, LogEntry
 
@@ -26,15 +26,12 @@ class CommandIndex:
         self._base_command = base_command
         self._others: list[int] = []
 
-    def append(self, entries: Iterable[LogEntry]) -> None:
+    def append(self, entries: Sequence[LogEntry]) -> None:
         """Entries were appended; the first one replaces whatever was at or after its place."""
-        first = True
-        for entry in entries:
-            if first:
-                del self._others[bisect.bisect_left(self._others, entry.index) :]
-                first = False
-            if entry.kind is not EntryKind.COMMAND:
-                self._others.append(entry.index)
+        if not entries:
+            return
+        del self._others[bisect.bisect_left(self._others, entries[0].index) :]
+        self._others += [index for index, _, kind, _ in entries if kind is not EntryKind.COMMAND]
 
     def rebase(self, index: int) -> None:
         """The log was compacted up to ``index``."""

@@ -343,11 +343,11 @@ class Driver:
         batch = []
         last: LogEntry | None = None
         number = self._delivered.index
-        for entry in entries:
-            last = entry
-            if entry.kind is EntryKind.COMMAND:
+        for last in entries:
+            _, term, kind, data = last
+            if kind is EntryKind.COMMAND:
                 number += 1
-                batch.append(_new(Committed, (entry.term, number, decode_proposal(entry.data))))
+                batch.append(_new(Committed, (term, number, decode_proposal(data))))
         if last is None:
             return
         if batch:
@@ -355,10 +355,8 @@ class Driver:
             failpoints.hit("apply.before")
             self._host.committed(batch)
             failpoints.hit("apply.after")
-            for item in batch:
-                if item.proposal.clock_ms > self._clock_ms:
-                    self._clock_ms = item.proposal.clock_ms
             newest = batch[-1]
+            self._clock_ms = max(self._clock_ms, *[item[2][1] for item in batch])
             self._delivered = Position(newest.index, newest.term, self._clock_ms, self._group_id)
         self.core.applied(last.index)
         self._proposals.applied(last.index, last.term)
