@@ -7,7 +7,6 @@ cluster and the member that the data belong to), ``db/`` (the store), ``engine/`
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Final
 import attrs
 
 from consensus.errors import StorageError
+from consensus.storage.durable import replace_text, sync_directory, take_lock
 from kvstore.identity import Identity
 
 FORMAT_VERSION: Final = 1
@@ -77,15 +77,17 @@ class DataDirectory:
         self._member = path / "member"
         try:
             self._member.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-            self._lock = os.open(
-                self._member / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+            self._lock = take_lock(
+                self._member / "lock",
+                what=f"data directory {path}",
+                advice="stop it, or give this one its own --data-dir",
             )
         except OSError as error:
+            where = error.filename or self._member
             raise StorageError(
-                f"cannot use data directory {path}: {error.strerror} ({error.filename})"
+                f"cannot use data directory {path}: {error.strerror} ({where})"
             ) from None
         try:
-            self._acquire()
             self._check_owner(identity)
             if engine is not None:
                 self._check_engine(engine)
@@ -115,24 +117,11 @@ class DataDirectory:
 
     def sync(self) -> None:
         """Make renames inside durable."""
-        _sync(self._member)
+        sync_directory(self._member)
 
     def close(self) -> None:
         """Let another process use the directory."""
         os.close(self._lock)
-
-    def _acquire(self) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip()
-            raise StorageError(
-                f"data directory {self.path} is in use by another process"
-                + (f" (pid {owner})" if owner else "")
-                + "; stop that one, or give this one its own --data-dir"
-            ) from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
     def _check_owner(self, identity: Identity) -> None:
         path = self._member / "identity.json"
@@ -151,7 +140,7 @@ class DataDirectory:
                     f"data directory {self.path} holds data of etcd itself, which Raftyard cannot "
                     "read; give another --data-dir"
                 ) from None
-            self._write(path, json.dumps(ours, indent=1) + "\n")
+            replace_text(path, json.dumps(ours, indent=1) + "\n")
             return
         try:
             found = json.loads(text)
@@ -188,16 +177,6 @@ class DataDirectory:
                 f"`kvstore convert --to {engine}` with this member's flags again to finish it"
             )
 
-    def _write(self, path: Path, text: str) -> None:
-        """Write a small file so that it is there whole or not at all."""
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync(path.parent)
-
 
 def engine_in(directory: Path) -> str:
     """Return which engine wrote the log in an engine's directory; "" where there is none yet.
@@ -217,11 +196,3 @@ def engine_in(directory: Path) -> str:
             "away, remove this member and add it again; a member that is alone must restore the "
             "file from a copy"
         ) from None
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

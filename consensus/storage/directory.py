@@ -8,7 +8,6 @@ one life never come again in a later one.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from consensus.errors import StorageError
+from consensus.storage.durable import replace_text, take_lock
 
 _INCARNATION: Final = "incarnation"
 _DISTRUST: Final = "distrust"
@@ -41,8 +41,12 @@ class DataDirectory:
         self._lock = -1
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            self._take_lock()
+            self._lock = take_lock(
+                path / "lock",
+                what=f"data directory {path}",
+                advice="stop it, or give this member a directory of its own",
+                mode=0o644,
+            )
             self._found = self._check_identity(dict(identity), data)
         except OSError as error:
             self.close()
@@ -87,18 +91,6 @@ class DataDirectory:
             self._lock = -1
 
     # -- inside -------------------------------------------------------------------------------
-
-    def _take_lock(self) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.pread(self._lock, 32, 0).decode(errors="replace").strip() or "unknown"
-            raise StorageError(
-                f"data directory {self.path} is in use by process {owner}; "
-                "stop it, or give this member a directory of its own"
-            ) from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
     def _check_identity(self, mine: dict[str, Any], data: str) -> dict[str, Any]:
         path = self.path / _IDENTITY
@@ -145,18 +137,8 @@ class DataDirectory:
 
     def _write(self, identity: dict[str, Any]) -> None:
         """Replace the identity file, durably: it is the old one or the new one after a crash."""
-        aside = self.path / f"{_IDENTITY}.tmp"
         try:
-            with aside.open("w") as file:
-                json.dump(identity, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(self.path / _IDENTITY)
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            replace_text(self.path / _IDENTITY, json.dumps(identity, indent=1))
         except OSError as error:
             raise StorageError(f"data directory {self.path} cannot be used: {error}") from None
         self._found = identity

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from consensus.stats import Durations
+from consensus.storage.durable import sync_directory
 
 
 class File(abc.ABC):
@@ -144,8 +145,4 @@ class RealFileSystem(FileSystem):
 
     def sync_names(self) -> None:
         """``fsync`` of the directory."""
-        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_directory(self.directory)

@@ -22,6 +22,7 @@ import lmdb
 
 from consensus import failpoints
 from consensus.errors import DataDamaged, StorageError
+from consensus.storage.durable import sync_directory
 from kvstore.mvcc.records import Damaged, seal, unseal
 
 MAP_SIZE_BYTES: Final = 64 * 2**30
@@ -208,15 +209,6 @@ def explain(path: Path, error: lmdb.Error) -> StorageError:
         f"{path} cannot be written or read: {error}. Check the disk's free space and the "
         "system log, then restart"
     )
-
-
-def sync_directory(directory: Path) -> None:
-    """Make renames and removals in a directory durable."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _check_header(path: Path) -> None:

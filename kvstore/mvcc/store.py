@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from consensus.errors import StorageError
+from consensus.storage.durable import sync_directory
 from consensus.types import Position
 from kvstore.errors import COMPACTED, FUTURE_REVISION, Status
 from kvstore.mvcc.absence import OUT_OF_ORDER
-from kvstore.mvcc.backend import Backend, sync_directory, translated
+from kvstore.mvcc.backend import Backend, translated
 from kvstore.mvcc.history import history
 from kvstore.mvcc.keyspace import Keyspace, Table
 from kvstore.mvcc.records import (

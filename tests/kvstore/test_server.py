@@ -181,7 +181,7 @@ def test_a_data_directory_in_use_or_of_another_cluster(launcher: Launcher, tmp_p
     )
     status, text = refused(*flags, cwd=tmp_path)
     assert status == 1
-    assert f"is in use by another process (pid {running.process.pid})" in text
+    assert f"is in use by process {running.process.pid};" in text
     running.stop()
     status, text = refused(*flags, "--initial-cluster-token", "other", cwd=tmp_path)
     assert status == 1

@@ -14,8 +14,9 @@ from typing import Final
 
 from pysyncobj.syncobj import _COMMAND_TYPE
 
-from consensus.engines.pysyncobj.dump import DUMP_NAME, DumpHead, DumpWriter, sync_directory
+from consensus.engines.pysyncobj.dump import DUMP_NAME, DumpHead, DumpWriter
 from consensus.engines.pysyncobj.setup import GROUP_ID
+from consensus.storage.durable import sync_directory
 from consensus.types import NodeId, Position
 
 BASE_INDEX: Final = 1

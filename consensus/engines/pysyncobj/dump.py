@@ -201,12 +201,3 @@ class DumpReader:
         if len(command) < length:
             raise ValueError("it ends too soon")
         return command, index, term
-
-
-def sync_directory(path: Path) -> None:
-    """Make renames in a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

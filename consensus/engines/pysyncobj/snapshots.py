@@ -25,11 +25,11 @@ from consensus.engines.pysyncobj.dump import (
     DumpReader,
     DumpWriter,
     RunningCheck,
-    sync_directory,
 )
 from consensus.engines.pysyncobj.journal import LogEntry
 from consensus.errors import StorageError
 from consensus.statemachine import StateSnapshot
+from consensus.storage.durable import sync_directory
 from consensus.types import Position
 
 log = structlog.get_logger(__name__)
