@@ -50,7 +50,7 @@ async def open_machine(
             config,
             directory,
             f"{directory / DATABASE_NAME} cannot be read: checking it has ended the last process "
-            f"({last.cause}). Look at the disk, and restore the member from a snapshot",
+            f"({last.cause}).",
         )
     else:
         machine = _open(config, directory)
@@ -81,7 +81,10 @@ def _make_way(config: ServerConfig, directory: Path, damage: str) -> KVStateMach
         DataDamaged: nobody else has its data.
     """
     if config.engine != "native" or len(config.initial_cluster) == 1:
-        raise DataDamaged(damage)
+        raise DataDamaged(
+            f"{damage} This member cannot be helped by others: look at its disk, and restore it "
+            "from a snapshot"
+        )
     log.error("the store is rebuilt from the other members", damage=damage)
     set_aside(directory / DATABASE_NAME)
     return _machine(config, directory)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -50,6 +51,12 @@ class Outcome:
     answers: int = 0
     problems: list[str] = attrs.field(factory=list)
 
+    def __str__(self) -> str:
+        return (
+            f"round {self.round}, {self.cell}: detected after {self.detected_s:.1f} s, well "
+            f"after {self.repaired_s:.1f} s; {len(self.problems)} problems"
+        )
+
 
 async def one_cell(cell: Cell, number: int, here: World) -> Outcome:
     """Do one cell, and wait until everything is well again."""
@@ -62,6 +69,7 @@ async def one_cell(cell: Cell, number: int, here: World) -> Outcome:
             await wait_until(lambda: bool(here.word()), PATIENCE_S, "the victim tells of damage")
             outcome.detected_s = time.monotonic() - here.marked_at
             outcome.word = here.word()
+            here.ledger.go.set()
             await here.well()
             outcome.repaired_s = time.monotonic() - here.marked_at
             await more_acknowledged(here.ledger, AFTER_PUTS)
@@ -70,6 +78,7 @@ async def one_cell(cell: Cell, number: int, here: World) -> Outcome:
     except (AssertionError, RuntimeError, TimeoutError) as error:
         outcome.problems.append(f"{error}"[:1000])
     finally:
+        here.ledger.go.set()
         here.disk.heal()
     outcome.ends = signals_in(here.ends)
     outcome.answers = reading.answers
@@ -85,7 +94,7 @@ async def rounds_of_damage(
     *,
     seed: int = 0,
     cells: Sequence[Cell] = CELLS,
-    say: Callable[[str], None] = print,
+    told: Callable[[Outcome], None] = lambda outcome: None,
     **of_world: int,
 ) -> list[Outcome]:
     """Run the rounds, each on a cluster of its own.
@@ -95,7 +104,7 @@ async def rounds_of_damage(
         rounds: how many.
         seed: of places and bits.
         cells: which to do in each round.
-        say: is told how it goes.
+        told: is told each outcome at once.
         of_world: see ``world``.
     """
     outcomes: list[Outcome] = []
@@ -106,10 +115,7 @@ async def rounds_of_damage(
             for cell in cells:
                 outcome = await one_cell(cell, number, here)
                 outcomes.append(outcome)
-                say(
-                    f"round {number}, {cell}: detected after {outcome.detected_s:.1f} s, well "
-                    f"after {outcome.repaired_s:.1f} s; {len(outcome.problems)} problems"
-                )
+                told(outcome)
                 if outcome.problems:
                     break  # what comes after would stand on it
     return outcomes
@@ -153,12 +159,21 @@ def main() -> None:
     cells = [cell for cell in CELLS if options.cells in str(cell)]
     if not cells:
         parser.exit(2, f"damage_rounds: no cell is called {options.cells!r}\n")
+    outcomes: list[Outcome] = []
+
+    def told(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        print(outcome, flush=True)
+        if options.json:
+            options.json.write_text(json.dumps([attrs.asdict(each) for each in outcomes], indent=1))
+
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="damage-rounds-") as directory:
-        outcomes = asyncio.run(
-            rounds_of_damage(Path(directory), options.rounds, seed=options.seed, cells=cells)
+        asyncio.run(
+            rounds_of_damage(
+                Path(directory), options.rounds, seed=options.seed, cells=cells, told=told
+            )
         )
-    if options.json:
-        options.json.write_text(json.dumps([attrs.asdict(each) for each in outcomes], indent=1))
     Console(width=160).print(table_of(outcomes, cells))
     problems = [f"{each.cell}: {text}" for each in outcomes for text in each.problems]
     for text in problems:

@@ -22,6 +22,12 @@ CALL_TIMEOUT_S = 2.0
 PREFIX = b"/durable/"
 
 
+def _going() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
 @attrs.define
 class Ledger:
     """What became of each put. Keys are used once; the value is the key again, and padding."""
@@ -33,6 +39,8 @@ class Ledger:
     """When the youngest of the acknowledged puts was begun."""
     value_bytes: int = 0
     """Values are made at least this long."""
+    go: asyncio.Event = attrs.field(factory=_going)
+    """While it is not set the writers rest."""
 
     def value_of(self, key: bytes) -> bytes:
         """What is put under a key."""
@@ -68,6 +76,7 @@ async def write(cluster: Cluster, ledger: Ledger, name: str, first: int) -> None
     async with AsyncClient(endpoints, timeout_s=CALL_TIMEOUT_S, dial_timeout_s=0.5) as client:
         number = 0
         while True:
+            await ledger.go.wait()
             number += 1
             key = PREFIX + f"{name}/{number}".encode()
             began = time.monotonic()

@@ -32,7 +32,7 @@ STILL: Final = "still"
 """What is written under this name before any damage is not written again: it stays where it is."""
 
 STILL_PUTS: Final = 600
-SNAPSHOT_COUNT: Final = 60
+SNAPSHOT_COUNT: Final = 100
 VALUE_BYTES: Final = 300
 PATIENCE_S: Final = 120.0
 RESTART_PAUSE_S: Final = 0.2
@@ -89,7 +89,7 @@ class World:
         with self.victim.log.open("rb") as log:
             log.seek(self._said)
             lines = log.read().decode(errors="replace").splitlines()
-        return next((text for line in lines if (text := _problem(line))), "")
+        return next((text for line in lines if (text := problem_in(line))), "")
 
     def kill(self) -> None:
         """SIGKILL for the victim, which is not started again before ``launch``."""
@@ -184,7 +184,7 @@ def _transfer(endpoint: str, target: int) -> None:
         pass
 
 
-def _problem(line: str) -> str:
+def problem_in(line: str) -> str:
     """The text of a log line that tells of damage; empty: it does not."""
     try:
         fields: Mapping[str, object] = json.loads(line)
