@@ -22,6 +22,7 @@ from kvstore.http2.fields import HEADER_LIST_BYTES_MAX, Field, FieldDecoder
 from kvstore.http2.frames import ConnectionFault, ErrorCode, StreamFault
 
 HeaderList = list[Field]
+RequestKey = tuple[int | Field, ...]
 
 REMEMBERED_MAX: Final = 256
 """Requests of a connection, and blocks of responses, that are kept ready."""
@@ -32,6 +33,8 @@ PSEUDO_HEADERS: Final = frozenset({b":method", b":scheme", b":path", b":authorit
 CONNECTION_HEADERS: Final = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
 )
+_new: Final = tuple.__new__
+"""Makes a named tuple from its fields in a quarter of the time of a call."""
 NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
 VALUE_FORBIDDEN: Final = re.compile(rb"[\0\r\n]").search
 
@@ -46,7 +49,7 @@ class Request(NamedTuple):
         raw_path: as it came, without the query.
         query: what follows the first question mark.
         headers: fields in their order, but ``host`` first where there is an authority, and
-            ``grpc-timeout`` last.
+            the first ``grpc-timeout`` last.
         content_length: the body's size in bytes where the client tells it.
         trailers: whether the client reads trailers.
     """
@@ -66,7 +69,7 @@ class HeaderDecoder:
 
     def __init__(self) -> None:
         self._decoder = FieldDecoder()
-        self._requests: dict[tuple[Field | None, ...], Request] = {}
+        self._requests: dict[RequestKey, Request] = {}
 
     def request(self, block: bytes) -> Request:
         """Return the request that a block opens.
@@ -76,20 +79,27 @@ class HeaderDecoder:
             StreamFault: the request is malformed.
         """
         fields = self._decode(block)
-        timeouts = [field for field in fields if field[0] == TIMEOUT]
+        names = [field[0] for field in fields]
+        if TIMEOUT not in names:
+            return self._known(-1, fields)
+        at = names.index(TIMEOUT)
+        timeout = fields[at]
+        check_field(*timeout)
+        request = self._known(at, fields)
+        return _new(Request, (*request[:5], [*request.headers, timeout], *request[6:]))
+
+    def _known(self, at: int, fields: Sequence[Field]) -> Request:
+        """Return the request that fields mean without the one at ``at``; -1: with all of them."""
         # Where a timeout stands is part of the key: behind it no pseudo-header may come.
-        key = tuple([None if field[0] == TIMEOUT else field for field in fields])
+        rest = fields if at < 0 else (*fields[:at], *fields[at + 1 :])
+        key: RequestKey = (at, *rest)
         request = self._requests.get(key)
         if request is None:
-            request = parse_request(fields)
+            request = parse_request(fields, at)
             if len(self._requests) >= REMEMBERED_MAX:
                 self._requests.clear()
             self._requests[key] = request
-        if not timeouts:
-            return request
-        for name, value in timeouts:
-            check_field(name, value)
-        return request._replace(headers=request.headers + timeouts)
+        return request
 
     def trailers(self, block: bytes) -> None:
         """Take in the trailers of a request. Nothing here needs them.
@@ -144,8 +154,12 @@ def check_field(name: bytes, value: bytes) -> None:
         raise malformed(f"the value of {name.decode()} has forbidden characters")
 
 
-def parse_request(fields: Iterable[Field]) -> Request:
-    """Check a request's fields and return them, but for timeouts, as a ``Request``.
+def parse_request(fields: Iterable[Field], without: int) -> Request:
+    """Check a request's fields and return them as a ``Request``, but for one that is only checked.
+
+    Args:
+        fields: in their order.
+        without: that one's place, behind which no pseudo-header may come; -1: none.
 
     Raises:
         StreamFault: it is malformed.
@@ -155,7 +169,7 @@ def parse_request(fields: Iterable[Field]) -> Request:
     regular = False
     content_length: int | None = None
     trailers = False
-    for name, value in fields:
+    for number, (name, value) in enumerate(fields):
         if name[:1] == b":":
             if regular or name in pseudo or name not in PSEUDO_HEADERS:
                 raise malformed("a pseudo-header is unknown, repeated, or behind other headers")
@@ -163,7 +177,7 @@ def parse_request(fields: Iterable[Field]) -> Request:
             continue
         regular = True
         check_field(name, value)
-        if name == TIMEOUT:
+        if number == without:
             continue
         if name == b"content-length":
             if not value.isdigit() or content_length not in (None, int(value)):
@@ -190,6 +204,29 @@ def parse_request(fields: Iterable[Field]) -> Request:
     )
 
 
+def response_block(status: int, headers: Iterable[Any]) -> bytes:
+    """Return a response's head as a header block. A tuple of tuples of bytes is quickest."""
+    return encode_response(status, hashable(headers))
+
+
+def trailers_block(headers: Iterable[Any]) -> bytes:
+    """Return trailers as a header block. A tuple of tuples of bytes is quickest."""
+    return encode_block(hashable(headers))
+
+
+def hashable(headers: Iterable[Any]) -> tuple[Field, ...]:
+    """Return ASGI's headers as a key that blocks are known by."""
+    if isinstance(headers, tuple):
+        return headers
+    return tuple((bytes(name), bytes(value)) for name, value in headers)
+
+
+@functools.lru_cache(maxsize=REMEMBERED_MAX)
+def encode_response(status: int, headers: tuple[Field, ...]) -> bytes:
+    """Return a response's head as a header block."""
+    return encode_block(((b":status", b"%d" % status), *headers))
+
+
 @functools.lru_cache(maxsize=REMEMBERED_MAX)
 def encode_block(fields: tuple[Field, ...]) -> bytes:
     """Return fields as a header block that uses no dynamic table, so it fits any connection.
@@ -198,14 +235,3 @@ def encode_block(fields: tuple[Field, ...]) -> bytes:
     """
     never_indexed = [hpack.NeverIndexedHeaderTuple(name, value) for name, value in fields]
     return bytes(hpack.Encoder().encode(never_indexed, huffman=False))
-
-
-def response_block(status: int, headers: Iterable[Any]) -> bytes:
-    """Return a response's head as a header block."""
-    fields = tuple((bytes(name), bytes(value)) for name, value in headers)
-    return encode_block(((b":status", b"%d" % status), *fields))
-
-
-def trailers_block(headers: Iterable[Any]) -> bytes:
-    """Return trailers as a header block."""
-    return encode_block(tuple((bytes(name), bytes(value)) for name, value in headers))

@@ -55,16 +55,16 @@ INTERNAL_ERROR: Final = Status(
 START: Final[dict[str, Any]] = {
     "type": "http.response.start",
     "status": 200,
-    "headers": [CONTENT_TYPE],
+    "headers": (CONTENT_TYPE,),
     "trailers": True,
 }
 START_GZIP: Final[dict[str, Any]] = {
     **START,
-    "headers": [CONTENT_TYPE, (b"grpc-encoding", b"gzip"), ACCEPT_ENCODING],
+    "headers": (CONTENT_TYPE, (b"grpc-encoding", b"gzip"), ACCEPT_ENCODING),
 }
 TRAILERS_OK: Final[dict[str, Any]] = {
     "type": "http.response.trailers",
-    "headers": [(b"grpc-status", b"0")],
+    "headers": ((b"grpc-status", b"0"),),
 }
 BODY_END: Final[dict[str, Any]] = {"type": "http.response.body", "body": b"", "more_body": False}
 

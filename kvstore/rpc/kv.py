@@ -67,8 +67,12 @@ class KVService:
     async def put(self, request: pb.PutRequest, _: Call) -> pb.PutResponse:
         """Write one key."""
         check(validate_put(request))
-        await ensure_space(self._context, put_cost(request))
-        response: pb.PutResponse = await self._context.propose(Command(put=request))
+        cost = put_cost(request)
+        if not self._context.machine.has_space(cost):
+            await ensure_space(self._context, cost)
+        command = Command()
+        command.put.CopyFrom(request)  # in less time than naming it in the call
+        response: pb.PutResponse = await self._context.propose(command)
         return response
 
     async def delete_range(self, request: pb.DeleteRangeRequest, _: Call) -> pb.DeleteRangeResponse:
