@@ -15,7 +15,7 @@ from chaos.history.recorder import Recorder
 REFUSAL_TIMEOUT_S: Final = 10.0
 """How long a removed member that was started again is watched, if it does not end by itself."""
 
-AGREE_TIMEOUT_S: Final = 15.0
+AGREE_TIMEOUT_S: Final = 30.0
 """How long the members may take to learn of the last change."""
 
 POLL_S: Final = 0.1

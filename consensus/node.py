@@ -236,6 +236,7 @@ class Node:
 
         Raises:
             ReadFailed: not confirmed, or not applied, in ``timeout_s`` seconds.
+            Halted, Stopped: this node answers no queries any more; as ``Removed`` if that is why.
         """
         self._check_running()
         future: asyncio.Future[None] = self._loop.create_future()
@@ -470,7 +471,8 @@ class Node:
                     index = await self.engine.read_index(READ_TIMEOUT_S)
                     await self.wait_applied(index)
                 except ConsensusError as error:
-                    _settle(batch, error)
+                    # The engine of a node that halted only knows that it was stopped.
+                    _settle(batch, self._halted_error() if self._halted_reason else error)
                 else:
                     _settle(batch, None)
         finally:

@@ -51,12 +51,16 @@ async def add_learner(cluster: Cluster, going_on: GoingOn) -> str:
 async def promote(cluster: Cluster, name: str, going_on: GoingOn) -> None:
     """Let a learner vote, as soon as it has caught up, and let clients go there.
 
+    It is started again where it gave up, as a service manager would: a member that finds nobody to
+    join ends.
+
     Raises:
         GivenUp: it was no longer wanted.
     """
     url = cluster.peer_url(name)
 
     async def promoted(client: MemberClient) -> bool:
+        await cluster.restart([name])
         member = _known(await client.member_list(), url)
         if member is not None and member.isLearner:
             await client.member_promote(member.ID)

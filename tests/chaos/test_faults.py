@@ -534,10 +534,47 @@ async def test_members_come_and_go(tmp_path: Path) -> None:
 
         fault = inject(cluster, [one], "member.add")
         await fault.strike()
+        await wait_until(lambda: "n5" in cluster.processes, PATIENCE_S)
+        await asyncio.to_thread(cluster.processes["n5"].kill)  # before it has joined
         assert await seen(fault) == "n5 joined as a learner and was promoted"
+        assert cluster.processes["n5"].starts == 2, "it was started again until it joined"
         await all_know(cluster, one, other, "n4", "n5")
         await fault.mend()
         await all_know(cluster, other, "n4", "n5")
+
+
+async def test_removals_at_once_leave_a_majority(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All three founders at once, on a group of names: nobody is ever left alone."""
+    cluster = Cluster(PingTarget(), tmp_path, ClusterOptions(), newcomers=6)
+    sizes: list[int] = []
+    names = iter(["n4", "n5", "n6", "n7", "n8", "n9"])
+
+    async def add(cluster: Cluster, _: object) -> str:
+        await asyncio.sleep(0)
+        return next(names)
+
+    async def promote(cluster: Cluster, name: str, _: object) -> None:
+        cluster.members = (*cluster.members, name)
+
+    async def remove(cluster: Cluster, name: str, _: object) -> None:
+        await asyncio.sleep(0)
+        cluster.expel(name)
+        sizes.append(len(cluster.members))
+
+    for change in (add, promote, remove):
+        name = "add_learner" if change is add else change.__name__
+        monkeypatch.setattr(f"chaos.nemesis.injectors.membership.{name}", change)
+    faults = [inject(cluster, [member], "member.remove") for member in ALL]
+    for fault in faults:
+        await fault.strike()
+    await asyncio.gather(*(fault.end_loop() for fault in faults))
+    assert set(cluster.removed) == set(ALL)
+    assert min(sizes) == 2
+    for fault in faults:
+        await fault.mend()
+    assert len(cluster.members) == 3
 
 
 def test_every_class_is_tested_here_or_with_the_admin_calls() -> None:

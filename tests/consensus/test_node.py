@@ -283,6 +283,16 @@ async def test_a_removed_member_halts_and_says_that_it_was_removed(
             await node.change_membership([])
 
 
+async def test_a_read_that_waits_when_a_member_is_removed_says_why(engine: ScriptedEngine) -> None:
+    async with Node(RecordingMachine(), engine) as node:
+        read = asyncio.create_task(node.query(None))
+        await wait_until(lambda: len(engine.reads) == 1)
+        engine.host.removed("one was removed from the group")
+        engine.reads[0].set_exception(Stopped("the engine was stopped"))
+        with pytest.raises(Removed, match="one was removed"):
+            await read
+
+
 async def test_a_command_that_a_member_may_not_know_is_not_sent(engine: ScriptedEngine) -> None:
     async with Node(RecordingMachine(), engine) as node:
         engine.feature_level = 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from chaos.cluster.cluster import ClusterFailed
@@ -16,7 +17,7 @@ from chaos.cluster.membership import GivenUp, add_learner, promote, remove
 from chaos.nemesis.injectors.base import PROBE_TIMEOUT_S, Injector
 
 CHANGE_TIMEOUT_S: Final = 60.0
-"""For all changes of one fault together; after that the run fails, and says at which one."""
+"""For one change, once others are over; after that the run fails, and says which one it was."""
 
 MEMBERS_MIN: Final = 3
 """Where fewer would be left to agree, the new member comes before the old one goes."""
@@ -35,26 +36,32 @@ class MemberChange(Injector):
 
     async def _add(self) -> None:
         """Bring the new member, a learner first."""
-        async with self.cluster.changing:
-            name = await add_learner(self.cluster, self._going_on)
-            await promote(self.cluster, name, self._going_on)
-            self._newcomer = name
+        name = await add_learner(self.cluster, self._going_on)
+        await promote(self.cluster, name, self._going_on)
+        self._newcomer = name
 
     async def _remove(self) -> None:
         """Remove the target, or another one if it has gone already."""
-        async with self.cluster.changing:
-            members = [one for one in self.cluster.members if one != self._newcomer]
-            victim = self.victims[0] if self.victims[0] in members else self.rng.choice(members)
-            await remove(self.cluster, victim, self._going_on)
-            self._gone = victim
+        members = [one for one in self.cluster.members if one != self._newcomer]
+        victim = self.victims[0] if self.victims[0] in members else self.rng.choice(members)
+        await remove(self.cluster, victim, self._going_on)
+        self._gone = victim
 
-    async def _make(self, *changes: str) -> None:
+    async def _change(self, change: Callable[[], Awaitable[None]]) -> None:
+        """Make a change as soon as nobody else makes one."""
+        lock = self.cluster.changing
+        try:
+            await asyncio.wait_for(lock.acquire(), CHANGE_TIMEOUT_S)
+        except TimeoutError:
+            text = f"other changes of the members took more than {CHANGE_TIMEOUT_S:g} s"
+            raise ClusterFailed(f"{self.fault.kind}: {text}") from None
         self._deadline = time.monotonic() + CHANGE_TIMEOUT_S
         try:
-            for change in changes:
-                await (self._add() if change == "add" else self._remove())
+            await change()
         except GivenUp as error:
             raise ClusterFailed(f"{self.fault.kind}: {error}") from error
+        finally:
+            lock.release()
 
 
 class AddMember(MemberChange):
@@ -62,7 +69,7 @@ class AddMember(MemberChange):
 
     async def strike(self) -> None:
         """See ``Injector``."""
-        self.begin_loop(self._make("add"))
+        self.begin_loop(self._change(self._add))
         await asyncio.sleep(0)
 
     async def evidence(self) -> str:
@@ -72,16 +79,21 @@ class AddMember(MemberChange):
     async def mend(self) -> None:
         """See ``Injector``."""
         await self.end_loop()
-        await self._make("remove")
+        await self._change(self._remove)
 
 
 class RemoveMember(MemberChange):
     """member.remove."""
 
+    async def _replace(self) -> None:
+        """Remove it, after the new one has come if too few would be left."""
+        if len(self.cluster.members) < MEMBERS_MIN:
+            await self._add()
+        await self._remove()
+
     async def strike(self) -> None:
         """See ``Injector``."""
-        few = len(self.cluster.members) < MEMBERS_MIN
-        self.begin_loop(self._make(*(("add", "remove") if few else ("remove",))))
+        self.begin_loop(self._change(self._replace))
         await asyncio.sleep(0)
 
     async def evidence(self) -> str:
@@ -94,4 +106,4 @@ class RemoveMember(MemberChange):
         """See ``Injector``."""
         await self.end_loop()
         if not self._newcomer:
-            await self._make("add")
+            await self._change(self._add)
