@@ -94,9 +94,59 @@ class Handshakes:
         self._ready.append(connection)
 
     def _step(self) -> None:
-        self._ready.popleft().step()
+        connection = self._ready.popleft()
         if self._ready:
             asyncio.get_running_loop().call_soon(self._step)
+        connection.step()
+
+
+class Session:
+    """One connection's TLS as bytes in and bytes out.
+
+    Args:
+        context: the server's.
+    """
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.ssl_object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+
+    def feed(self, data: bytes) -> None:
+        """Take what the socket brought."""
+        self._incoming.write(data)
+
+    def shake_hands(self) -> bool:
+        """Go on as far as possible; return whether the handshake is done. Raises ``SSLError``."""
+        try:
+            self.ssl_object.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    def decrypt(self) -> tuple[bytes, bool]:
+        """Return what can be read by now, and whether it was the last. Raises ``SSLError``."""
+        parts = []
+        try:
+            while part := self.ssl_object.read(READ_BYTES):
+                parts.append(part)
+        except ssl.SSLWantReadError:
+            return b"".join(parts), False
+        return b"".join(parts), True
+
+    def encrypt(self, data: bytes | bytearray | memoryview) -> None:
+        """Put ``data`` among what is to be sent. Raises ``SSLError``."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self.ssl_object.write(rest) :]
+
+    def say_goodbye(self) -> None:
+        """Put a close-notify among what is to be sent."""
+        with contextlib.suppress(ssl.SSLError):  # It would wait for the client's.
+            self.ssl_object.unwrap()
+
+    def to_send(self) -> bytes:
+        """Return what is to be sent; it is taken as sent."""
+        return self._outgoing.read()
 
 
 class TlsConnection(asyncio.Protocol):
@@ -109,12 +159,11 @@ class TlsConnection(asyncio.Protocol):
     def __init__(self, handshakes: Handshakes) -> None:
         self.peer: Any = None
         self._handshakes = handshakes
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._ssl = handshakes.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._raw: asyncio.Transport
         self._timer: asyncio.TimerHandle | None = None
-        self._heard = self._refused = self._lost = False
-        self._inner: asyncio.Protocol | None = None
+        self._refused = False
+        self._session: Session | None = None  # from the client's first byte to the end
+        self._inner: asyncio.Protocol | None = None  # from the handshake's end to the end
 
     # -- asyncio.Protocol ------------------------------------------------------------------------
 
@@ -131,16 +180,17 @@ class TlsConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Decrypt, or go on with the handshake."""
-        if self._inner is not None:
-            self._incoming.write(data)
-            self._read(self._inner)
-        elif self._refused:
+        if self._refused:
             return
-        elif not self._heard and data[0] != HANDSHAKE_RECORD:
-            self._refuse(bad_request(USE_HTTPS), "it does not speak TLS")
+        if self._session is None:
+            if data[0] != HANDSHAKE_RECORD:
+                self._refuse(bad_request(USE_HTTPS), "it does not speak TLS")
+                return
+            self._session = Session(self._handshakes.context)
+        self._session.feed(data)
+        if self._inner is not None:
+            self._read(self._session, self._inner)
         else:
-            self._heard = True
-            self._incoming.write(data)
             self._raw.pause_reading()
             self._handshakes.queue(self)
 
@@ -150,12 +200,13 @@ class TlsConnection(asyncio.Protocol):
             self._inner.eof_received()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Tell the protocol, if there was one already."""
-        self._lost = True
+        """Tell the protocol, if there was one already, and let go of what is large."""
         self._handshake_over()
-        if self._inner is not None:
-            self._inner.connection_lost(error)
-        elif self._heard and not self._refused:
+        inner, session = self._inner, self._session
+        self._inner = self._session = None
+        if inner is not None:
+            inner.connection_lost(error)
+        elif session is not None and not self._refused:
             self._handshakes.refusals.tell(self.peer, ENDED)
 
     def pause_writing(self) -> None:
@@ -172,23 +223,22 @@ class TlsConnection(asyncio.Protocol):
 
     def step(self) -> None:
         """Go on with the handshake as far as the client's bytes allow."""
-        if self._lost or self._raw.is_closing():
+        session = self._session
+        if session is None or self._raw.is_closing():
             return
         try:
-            self._ssl.do_handshake()
-        except ssl.SSLWantReadError:
-            self._flush()
-            self._raw.resume_reading()
+            done = session.shake_hands()
         except ssl.SSLError as error:
             # What OpenSSL leaves to be sent is the alert that tells the client.
-            self._refuse(self._outgoing.read(), tls_failure(error))
-        else:
+            self._refuse(session.to_send(), tls_failure(error))
+            return
+        self._flush(session)
+        self._raw.resume_reading()
+        if done:
             self._handshake_over()
-            self._flush()
-            self._raw.resume_reading()
             self._inner = self._handshakes.protocol()
-            self._inner.connection_made(TlsTransport(self, self._raw, self._ssl))
-            self._read(self._inner)
+            self._inner.connection_made(TlsTransport(self, self._raw))
+            self._read(session, self._inner)
 
     def abort(self) -> None:
         """Cut the connection off."""
@@ -211,8 +261,7 @@ class TlsConnection(asyncio.Protocol):
         if not self._refused:
             reason = f"its handshake was not done in {self._handshakes.timeout_s:g} s"
             self._handshakes.refusals.tell(self.peer, reason)
-            self._refused = True
-        self._raw.abort()
+        self.abort()
 
     def _handshake_over(self) -> None:
         if self._timer is not None:
@@ -222,60 +271,54 @@ class TlsConnection(asyncio.Protocol):
 
     # -- what is encrypted -----------------------------------------------------------------------
 
-    def _read(self, inner: asyncio.Protocol) -> None:
+    def _read(self, session: Session, inner: asyncio.Protocol) -> None:
         """Give the protocol what can be decrypted by now, in one piece."""
-        parts = []
-        over = False
         try:
-            while part := self._ssl.read(READ_BYTES):
-                parts.append(part)
-            over = True
-        except ssl.SSLWantReadError:
-            pass
+            data, over = session.decrypt()
         except ssl.SSLError as error:
-            log.debug("a client broke TLS", peer=self.peer, reason=tls_failure(error))
-            self._flush()
-            self._raw.abort()
+            self._broken(session, error)
             return
-        self._flush()
-        if parts and not self._raw.is_closing():
-            inner.data_received(b"".join(parts))
+        self._flush(session)
+        if data and not self._raw.is_closing():
+            inner.data_received(data)
         if over and not self._raw.is_closing():
             self.eof_received()
             self.close()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send."""
-        rest = memoryview(data)
-        try:
-            while rest:
-                rest = rest[self._ssl.write(rest) :]
-        except ssl.SSLError as error:
-            log.debug("a client broke TLS", peer=self.peer, reason=tls_failure(error))
-            self._raw.abort()
+        session = self._session
+        if session is None or self._raw.is_closing():
             return
-        self._flush()
+        try:
+            session.encrypt(data)
+        except ssl.SSLError as error:
+            self._broken(session, error)
+            return
+        self._flush(session)
 
     def close(self) -> None:
         """Say that this was all, and close; the client's own such word is not waited for."""
-        if self._raw.is_closing():
-            return
-        with contextlib.suppress(ssl.SSLError):  # It would wait for the client's.
-            self._ssl.unwrap()
-        self._flush()
-        self._raw.close()
-
-    def protocol(self) -> asyncio.BaseProtocol:
-        """Return the protocol that gets what is decrypted."""
-        assert self._inner is not None
-        return self._inner
+        if self._session is not None and not self._raw.is_closing():
+            self._session.say_goodbye()
+            self._flush(self._session)
+            self._raw.close()
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Let another protocol go on."""
         self._inner = cast(asyncio.Protocol, protocol)
 
-    def _flush(self) -> None:
-        if data := self._outgoing.read():
+    def ssl_object(self) -> ssl.SSLObject | None:
+        """Return what is known of the session; None after the connection's end."""
+        return None if self._session is None else self._session.ssl_object
+
+    def _broken(self, session: Session, error: ssl.SSLError) -> None:
+        log.debug("a client broke TLS", peer=self.peer, reason=tls_failure(error))
+        self._flush(session)
+        self._raw.abort()
+
+    def _flush(self, session: Session) -> None:
+        if data := session.to_send():
             self._raw.write(data)
 
 
@@ -285,25 +328,25 @@ class TlsTransport(asyncio.Transport):
     Args:
         connection: encrypts.
         raw: the transport below.
-        ssl_object: the connection's state, for those who ask.
     """
 
-    def __init__(
-        self, connection: TlsConnection, raw: asyncio.Transport, ssl_object: ssl.SSLObject
-    ) -> None:
-        super().__init__({"sslcontext": ssl_object.context, "ssl_object": ssl_object})
+    def __init__(self, connection: TlsConnection, raw: asyncio.Transport) -> None:
+        super().__init__()
         self._connection = connection
         self._raw = raw
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return what is known of TLS, or of the socket."""
-        found = super().get_extra_info(name)
-        return self._raw.get_extra_info(name, default) if found is None else found
+        ssl_object = self._connection.ssl_object()
+        if name == "ssl_object":
+            return ssl_object or default
+        if name == "sslcontext":
+            return ssl_object.context if ssl_object is not None else default
+        return self._raw.get_extra_info(name, default)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send."""
-        if not self._raw.is_closing():
-            self._connection.write(data)
+        self._connection.write(data)
 
     def close(self) -> None:
         """Close once all is sent that was written."""
@@ -344,10 +387,6 @@ class TlsTransport(asyncio.Transport):
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """Set the marks at which the protocol is told to pause and to go on."""
         self._raw.set_write_buffer_limits(high, low)
-
-    def get_protocol(self) -> asyncio.BaseProtocol:
-        """Return who gets what is read."""
-        return self._connection.protocol()
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Let another protocol go on."""
