@@ -80,7 +80,8 @@ class Package:
     overlap: bool = False
     """Whether its faults come several at once, a few kinds at a time."""
     surely: int = 0
-    """Of overlapping ones: the first of each time is drawn from so many first variants."""
+    """Of overlapping ones: the first of each time is drawn from so many first variants, without
+    which the package cannot be had."""
 
     @property
     def needs(self) -> Fault:
@@ -306,7 +307,8 @@ def _turn(
     round_: int,
 ) -> list[PlannedFault]:
     variants = [one for one in package.variants if not one.wants & lacking]
-    if not variants:
+    sure = package.variants[: package.surely] or variants
+    if not variants or any(one.wants & lacking for one in sure):
         return []
     if not package.overlap:
         variant = _possible(variants[round_ % len(variants)], lacking)
@@ -316,7 +318,7 @@ def _turn(
     drawn = []
     for number in range(rng.randint(*STORM_FAULTS)):
         begins = at_s if number == 0 else rng.uniform(at_s, ends - HOLD_S[0])
-        choices = kinds if number or not package.surely else variants[: package.surely]
+        choices = kinds if number or not package.surely else sure
         variant = _possible(rng.choice(choices), lacking)
         drawn.append(variant.draw(begins, rng, first=first and not number, when_serving=not number))
     return sorted(drawn, key=lambda fault: fault.at_s)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -9,8 +12,14 @@ import pytest
 from chaos.checkers.group import GHOSTS, GROUP, check_group
 from chaos.checkers.membership import LISTED, REMOVED, check_membership, was_looked_at
 from chaos.history.format import FaultEvent, History, Operation, Outcome, StatusEvent
+from chaos.history.recorder import Recorder
 from chaos.verdict import Kind, Verdict
+from chaos.workloads.base import Setting
+from chaos.workloads.kv import KvProcess
+from chaos.workloads.register import RegisterWorkload
+from kvstore.client import AsyncClient
 from tests.chaos.records import FAIL, UNKNOWN, history, op
+from tests.waiting import wait_until
 
 PEERS = {f"n{number}": f"http://127.0.0.1:{number}" for number in range(1, 5)}
 G, H = (f"{GHOSTS}0.{number}:9" for number in (1, 2))
@@ -203,6 +212,54 @@ def test_one_leader_in_each_term() -> None:
     result = check_group(of(LIFE, (*led, both)))
     assert result.counts == {Kind.TWO_LEADERS: 1}
     assert result.findings[0].text == "n1 and n3 both led in term 4"
+
+
+async def test_evidence_is_taken_at_members_of_the_present_group(tmp_path: Path) -> None:
+    """Work at the members begins anew when others are in the group, and ends when it is done."""
+    direct = {"n1": "127.0.0.1:1"}
+    began: list[dict[str, str]] = []
+    cancelled: list[int] = []
+
+    async def work(_: AsyncClient) -> None:
+        began.append(dict(direct))
+        if len(began) < 3:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.append(len(began))
+                raise
+
+    with Recorder(tmp_path / "history.jsonl", {}) as recorder:
+        workload = RegisterWorkload(
+            Setting(direct, direct, recorder, Random(1), RegisterWorkload.defaults)
+        )
+        working = asyncio.create_task(workload.at_members(work))
+        await wait_until(lambda: len(began) == 1)
+        direct["n2"] = "127.0.0.1:2"
+        await wait_until(lambda: len(began) == 2)
+        del direct["n1"]
+        await asyncio.wait_for(working, 30.0)
+    assert began == [
+        {"n1": "127.0.0.1:1"},
+        {"n1": "127.0.0.1:1", "n2": "127.0.0.1:2"},
+        {"n2": "127.0.0.1:2"},
+    ]
+    assert cancelled == [1, 2]
+
+
+async def test_a_client_leaves_a_member_that_left_the_group(tmp_path: Path) -> None:
+    addresses = {"n1": "127.0.0.1:1", "n2": "127.0.0.1:2"}
+    with Recorder(tmp_path / "history.jsonl", {}) as recorder:
+        workload = RegisterWorkload(
+            Setting(addresses, addresses, recorder, Random(1), RegisterWorkload.defaults)
+        )
+        process: KvProcess = KvProcess(workload, 0, Random(1), "n1", 1.0)
+        process.stay()
+        assert process.member == "n1"
+        del addresses["n1"]
+        operation = await workload.get(process, "k")  # nothing listens there
+        assert (operation.node, operation.outcome) == ("n2", Outcome.FAIL)
+        await process.close()
 
 
 def last_look(kind: str, effective: bool, text: str) -> FaultEvent:

@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from chaos.cell import CellOptions
 from chaos.cli import main
+from chaos.cluster.targets.base import Target, TargetUnavailable
+from chaos.cluster.targets.kvstore import KvstoreTarget
+from chaos.cluster.targets.machine import MachineTarget
 from chaos.nemesis.injectors import INJECTORS
 from chaos.nemesis.packages import PACKAGES, draw_plan
 from chaos.nemesis.plan import Plan, PlanError, parse_plan, plan_of, read_plan
 from chaos.nemesis.vocabulary import FAULT_CLASSES, Want
+from chaos.workloads.registry import find_workload
 from consensus.engine import Fault
 
 NOTHING_LACKS: frozenset[Want] = frozenset()
@@ -65,6 +70,32 @@ def test_every_package_draws_plans_that_are_read_back(name: str, tmp_path: Path)
 def test_every_class_of_fault_is_in_a_package_and_has_an_injector() -> None:
     drawn = {variant.kind for package in PACKAGES.values() for variant in package.variants}
     assert drawn == set(FAULT_CLASSES) == set(INJECTORS)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_package_of_members_has_members_or_cannot_be_had(seed: int) -> None:
+    storm = draw_plan(["churn"], 30.0, seed, NOTHING_LACKS)
+    assert storm.faults[0].kind.startswith("member.")
+    assert storm.newcomers == sum(fault.kind.startswith("member.") for fault in storm.faults)
+    for name in ("churn", "membership"):
+        assert not draw_plan([name], 30.0, seed, frozenset({Want.MEMBERSHIP})).faults
+
+
+@pytest.mark.parametrize(
+    ("target", "faults", "workload"),
+    [
+        (KvstoreTarget("pysyncobj"), ("churn",), "register"),
+        (KvstoreTarget("pysyncobj"), (), "membership"),
+        (KvstoreTarget("pysyncobj"), ("kill",), "membership"),
+        (MachineTarget(find_workload("counter").machine, "native"), ("churn",), "counter"),
+    ],
+)
+def test_a_cell_that_wants_members_to_come_and_go_says_where_there_are_none(
+    target: Target, faults: tuple[str, ...], workload: str
+) -> None:
+    options = CellOptions(target, faults, 5.0, 1, workload=workload)
+    with pytest.raises(TargetUnavailable, match="wants members that come and go"):
+        options.plan()
 
 
 @pytest.mark.parametrize(
