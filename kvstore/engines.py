@@ -15,10 +15,10 @@ from consensus.engine import Engine
 from consensus.errors import ConfigError, StorageError
 from consensus.peerdial import PEER_DIAL_VARIABLE, read_peer_dial
 from consensus.types import NodeId
+from kvstore.certificates import Certificates
 from kvstore.config import ServerConfig
 from kvstore.identity import Identity, node_of
 from kvstore.members import encode_context
-from kvstore.tls import client_context, server_context
 
 CHANGES_MEMBERS: Final = frozenset({"native"})
 """Engines whose members can change while they run, so that one can join."""
@@ -27,16 +27,19 @@ CONVERSIONS: Final = frozenset({("pysyncobj", "native")})
 """From which engine to which a log can be converted."""
 
 
-def build_engine(config: ServerConfig, identity: Identity, directory: Path) -> Engine:
+def build_engine(
+    config: ServerConfig, identity: Identity, directory: Path, certificates: Certificates
+) -> Engine:
     """Return the engine, not yet started.
 
     Args:
         config: the server's settings.
         identity: this member's and the founding members' IDs.
         directory: where the engine keeps its log.
+        certificates: those for peers are used.
 
     Raises:
-        ConfigError: an address, the password file or a certificate cannot be used.
+        ConfigError: an address or the password file cannot be used.
     """
     if config.engine == "local":
         from consensus.engines.local import LocalEngine
@@ -53,7 +56,6 @@ def build_engine(config: ServerConfig, identity: Identity, directory: Path) -> E
                 "encrypted with https:// peer URLs and --peer-cert-file, --peer-key-file, "
                 "--peer-trusted-ca-file"
             )
-        tls = config.peer_tls
         from consensus.engines.native import NativeEngine
 
         return NativeEngine(
@@ -72,8 +74,8 @@ def build_engine(config: ServerConfig, identity: Identity, directory: Path) -> E
             strict_reconfig_check=config.strict_reconfig_check,
             learners_max=config.learners_max,
             force_new_cluster=config.force_new_cluster,
-            tls_server=None if tls.empty else server_context(tls),
-            tls_client=None if tls.empty else client_context(tls),
+            tls_server=certificates.peers_in,
+            tls_client=certificates.peers_out,
         )
     from consensus.engines.pysyncobj import PySyncObjEngine
 

@@ -14,7 +14,6 @@ import asyncio
 import gc
 import random
 import socket
-import ssl
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
@@ -23,6 +22,7 @@ import structlog
 from consensus.errors import ConsensusError, DataDamaged, Halted, Removed, StorageError
 from consensus.node import Node
 from consensus.types import EngineStatus, Role
+from kvstore.certificates import Certificates
 from kvstore.compactor import AutoCompactor
 from kvstore.config import ServerConfig
 from kvstore.datadir import DataDirectory
@@ -56,7 +56,6 @@ from kvstore.rpc.registry import Registry
 from kvstore.rpc.require_leader import LeaderGuard
 from kvstore.rpc.watch import WatchService
 from kvstore.scrubber import Scrubber
-from kvstore.tls import CLIENT_PROTOCOLS, server_context
 from kvstore.urls import Url
 from kvstore.watch import WatchHub
 
@@ -118,7 +117,7 @@ class Server:
             ConfigError: an address or a certificate cannot be used.
         """
         config = self.config
-        tls = self._tls_context()
+        certificates = Certificates(config)
         self.identity = await identity_for(config)
         self._directory = DataDirectory(config.data_dir, self.identity, engine=config.engine)
         client_sockets = self._bind(config.client_urls, "listen-client-urls")
@@ -126,7 +125,7 @@ class Server:
         if self._notes_crashes:
             self._last_life = LastLife(self._directory.last_life)
         self.machine = await open_machine(config, self._directory.db, self._last_life)
-        engine = build_engine(config, self.identity, self._directory.engine)
+        engine = build_engine(config, self.identity, self._directory.engine, certificates)
         self.node = Node(self.machine, engine, answer=self._answer)
         self.leases = LeaseExpiry(
             self.machine,
@@ -148,6 +147,7 @@ class Server:
         await self.node.start()
         self._spawn(self._follow_status(), "status")
         self._spawn(self.leases.run(), "lease expiry")
+        self._spawn(certificates.run(), "certificates")
         self._tick()
         await self._publish()
         for app, sockets in ((client_app, client_sockets), (metrics_app, metrics_sockets)):
@@ -156,7 +156,7 @@ class Server:
                     app,
                     [bound for url, bound in sockets if url.scheme != "https"],
                     [bound for url, bound in sockets if url.scheme == "https"],
-                    tls,
+                    certificates.clients,
                     max_concurrent_streams=config.max_concurrent_streams,
                     keepalive_interval_s=config.keepalive_interval_s,
                     keepalive_timeout_s=config.keepalive_timeout_s,
@@ -225,13 +225,6 @@ class Server:
         sockets = bind_urls(urls, flag)
         self._sockets.extend(sockets)
         return list(zip(urls, sockets, strict=True))
-
-    def _tls_context(self) -> ssl.SSLContext | None:
-        """Return what https:// clients are shown; None where there are none."""
-        urls = (*self.config.client_urls, *self.config.metrics_urls)
-        if not any(url.scheme == "https" for url in urls):
-            return None
-        return server_context(self.config.client_tls, CLIENT_PROTOCOLS)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.append(asyncio.create_task(work, name=name))

@@ -79,7 +79,7 @@ def server_context(files: TlsFiles, protocols: Sequence[str] = ()) -> ssl.SSLCon
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     if files.cert is None:
         raise ConfigError(f"{files.flags[0]} and {files.flags[1]} are needed for https://")
-    _load_pair(context, files)
+    load_pair(context, files)
     if files.trusted_ca is not None or files.require_client_cert:
         context.verify_mode = ssl.CERT_REQUIRED
         _load_trusted(context, files, ssl.Purpose.CLIENT_AUTH)
@@ -96,14 +96,19 @@ def client_context(files: TlsFiles, protocols: Sequence[str] = ()) -> ssl.SSLCon
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if files.cert is not None or files.key is not None:
-        _load_pair(context, files)
+        load_pair(context, files)
     _load_trusted(context, files, ssl.Purpose.SERVER_AUTH)
     if protocols:
         context.set_alpn_protocols(list(protocols))
     return context
 
 
-def _load_pair(context: ssl.SSLContext, files: TlsFiles) -> None:
+def load_pair(context: ssl.SSLContext, files: TlsFiles) -> None:
+    """Have a context show a certificate, in handshakes from now on.
+
+    Raises:
+        ConfigError: as ``server_context``.
+    """
     cert_flag, key_flag, _ = files.flags
     if files.cert is None or files.key is None:
         given, missing = (cert_flag, key_flag) if files.cert else (key_flag, cert_flag)
