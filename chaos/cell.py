@@ -110,6 +110,23 @@ class CellOptions:
         return plan
 
 
+def run_command(options: CellOptions, faults: str) -> str:
+    """Return the command that runs a cell again.
+
+    Args:
+        options: of the cell.
+        faults: the options that say which faults: ``--faults NAMES`` or ``--plan FILE``.
+    """
+    load = options.load or find_workload(options.workload).defaults
+    model = f"--model {options.model} " if options.model else ""
+    proxy = "toxid" if options.cluster.proxy_program is None else "toxiproxy"
+    return (
+        f"chaos run {options.target.words} --workload {options.workload} {model}{faults} "
+        f"--seconds {options.seconds:g} --seed {options.seed} --nodes {options.cluster.nodes} "
+        f"--clients {load.clients} --rate {load.rate:g} --proxy {proxy}"
+    )
+
+
 @attrs.frozen(slots=True)
 class CellResult:
     """What came of one cell."""
@@ -176,6 +193,8 @@ async def run_cell(options: CellOptions, directory: Path, progress: Progress) ->
         header = {
             "target": options.target.name,
             "target_version": options.target.version(),
+            "engine": options.target.engine,
+            "machine": options.target.machine,
             "proxies": "toxid" if cluster.is_toxid else "toxiproxy",
             "seed": options.seed,
             "seconds": options.seconds,

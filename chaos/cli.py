@@ -14,16 +14,14 @@ import attrs
 import click
 
 from chaos.calibrate.cli import calibrate_command
-from chaos.cell import CellOptions, CellResult, run_cell
+from chaos.cell import CellOptions, CellResult, run_cell, run_command
 from chaos.checkers.pipeline import check_history
 from chaos.cluster.cluster import ClusterFailed, ClusterOptions
 from chaos.cluster.process import ProcessFailed
 from chaos.cluster.proxies import ProxyServerError
 from chaos.cluster.proxyserver import TOXIPROXY_PROGRAM, find_toxiproxy
-from chaos.cluster.targets import TARGETS
+from chaos.cluster.targets import TARGETS, target_of
 from chaos.cluster.targets.base import Api, Target, TargetUnavailable
-from chaos.cluster.targets.kvstore import KvstoreTarget
-from chaos.cluster.targets.machine import MachineTarget
 from chaos.history.format import HistoryError
 from chaos.history.reader import read_history
 from chaos.matrix.cli import matrix
@@ -104,14 +102,14 @@ def _target(name: str, engine: str, workload: type[Workload[Any]], machine: str)
                 f"the workload {workload.name} needs one: --machine module:Machine",
                 param_hint="--machine",
             )
-        return MachineTarget(served, engine)
+        return target_of(name, engine, served)
     if machine:
         raise click.BadParameter(
             f"the workload {workload.name} works on etcd's API, not on a machine; give a "
             "--workload for it (docs/CHAOS.md has an example)",
             param_hint="--machine",
         )
-    return KvstoreTarget(engine) if name == KvstoreTarget.name else TARGETS[name]()
+    return target_of(name, engine)
 
 
 def _load(defaults: WorkloadOptions, clients: int | None, rate: float | None) -> WorkloadOptions:
@@ -236,32 +234,19 @@ def run(
     cells: list[tuple[str, ...]] = [(), *([] if given_plan else _parse_faults(faults))]
     cluster = ClusterOptions(nodes=nodes, seed=seed, proxy_program=_proxy_program(proxy))
     out = out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}"
-    again = (
-        f"chaos run --target {target} --engine {engine} --workload {workload} "
-        f"{f'--machine {machine} ' if machine else ''}{f'--model {model} ' if model else ''}"
-        f"{{}} --seconds {seconds:g} --seed {seed} "
-        f"--nodes {nodes} --clients {load.clients} --rate {load.rate:g} --proxy {proxy}"
-    )
+    cell = CellOptions(chosen, (), seconds, seed, cluster, workload, load, model)
     options = [
-        CellOptions(
-            target=chosen,
+        attrs.evolve(
+            cell,
             faults=kinds,
             seconds=seconds if kinds else min(seconds, CONTROL_SECONDS_MAX),
-            seed=seed,
-            cluster=cluster,
-            workload=workload,
-            load=load,
-            model=model,
-            replay=again.format(f"--faults '{'+'.join(kinds)}'"),
+            replay=run_command(cell, f"--faults '{'+'.join(kinds)}'"),
         )
         for kinds in cells
     ]
+    whole = run_command(cell, f"--plan {plan_path}" if given_plan else f"--faults '{faults}'")
     if given_plan is not None:
-        replay = again.format(f"--plan {plan_path}")
-        options.append(
-            attrs.evolve(options[0], seconds=seconds, given_plan=given_plan, replay=replay)
-        )
-    whole = again.format(f"--plan {plan_path}" if given_plan else f"--faults '{faults}'")
+        options.append(attrs.evolve(cell, given_plan=given_plan, replay=whole))
     console = Console(quiet=as_json)
     console.heading(chosen.name, chosen.version(), seed, out)
     try:

@@ -48,6 +48,7 @@ class Scenario:
         nodes: members.
         rounds: how often to try, with a fresh cluster each time, until it is found.
         workload: whose checks ``chaos check`` makes of the history afterwards.
+        control: makes a system that does not have the defect and can play the same body.
     """
 
     name: str
@@ -60,6 +61,37 @@ class Scenario:
     nodes: int = 3
     rounds: int = 1
     workload: str
+    control: Callable[[], Target] | None = None
+
+
+@attrs.frozen(slots=True)
+class Control:
+    """What came of a scenario on a system without its defect.
+
+    Args:
+        target: the system.
+        verdict: of the scenario's checkers; ``unknown`` if it was not played to its end.
+        seconds: how long it took.
+        evidence: the first finding, or why there is no verdict; empty if all is well.
+        history: where it is kept.
+    """
+
+    target: str
+    verdict: Verdict
+    seconds: float
+    evidence: str
+    history: Path
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "target": self.target,
+            "found": self.verdict is Verdict.VIOLATED,
+            "verdict": self.verdict.value,
+            "seconds": round(self.seconds, 1),
+            "evidence": self.evidence,
+            "history": str(self.history),
+        }
 
 
 @attrs.frozen(slots=True)
@@ -73,6 +105,8 @@ class Calibration:
         rounds: how many there were.
         evidence: the first finding of a kind that counts, or why there is none.
         history: where the last round's history is kept.
+        control: what came of it on a system without the defect; None if that was not asked for, or
+            none can play it.
     """
 
     scenario: Scenario
@@ -81,6 +115,7 @@ class Calibration:
     rounds: int
     evidence: str
     history: Path
+    control: Control | None = None
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
@@ -93,6 +128,7 @@ class Calibration:
             "rounds": self.rounds,
             "evidence": self.evidence,
             "history": str(self.history),
+            "control": self.control and self.control.as_json(),
         }
 
 
@@ -185,7 +221,7 @@ async def calibrate(
         left = time_limit_s - (time.monotonic() - began)
         try:
             async with asyncio.timeout(max(1.0, left)):
-                await _play(scenario, path, say, number)
+                await _play(scenario, path, say, number, scenario.target())
         except TimeoutError:
             evidence = f"not found in {time_limit_s:g} s"
             break
@@ -195,6 +231,32 @@ async def calibrate(
         evidence = findings[0].text if found else _why_not(report)
         say(f"round {number}: {'found' if found else 'not found'}")
     return Calibration(scenario, found, time.monotonic() - began, number, evidence, path)
+
+
+async def play_control(
+    scenario: Scenario, directory: Path, say: Progress, time_limit_s: float
+) -> Control:
+    """Play a scenario once on the system that does not have its defect.
+
+    Raises:
+        ClusterFailed, ProcessFailed, ProxyServerError: its cluster could not be started.
+    """
+    assert scenario.control is not None
+    target, began = scenario.control(), time.monotonic()
+    path = directory / "control" / "history.jsonl"
+
+    def told(verdict: Verdict, evidence: str) -> Control:
+        name = f"{target.name} on {target.engine}"
+        return Control(name, verdict, time.monotonic() - began, evidence, path)
+
+    try:
+        async with asyncio.timeout(time_limit_s):
+            await _play(scenario, path, say, 1, target)
+    except TimeoutError:
+        return told(Verdict.UNKNOWN, f"not played to its end in {time_limit_s:g} s")
+    report = await asyncio.to_thread(judge, scenario, path)
+    findings = report.findings
+    return told(report.verdict, findings[0].text if findings else "")
 
 
 def judge(scenario: Scenario, path: Path) -> Report:
@@ -214,14 +276,14 @@ def _why_not(report: Report) -> str:
     return f"{report.verdict.value}{': ' + texts[0] if texts else ''}"
 
 
-async def _play(scenario: Scenario, path: Path, say: Progress, round: int) -> None:
-    target = scenario.target()
+async def _play(scenario: Scenario, path: Path, say: Progress, round: int, target: Target) -> None:
     options = ClusterOptions(nodes=scenario.nodes, seed=round, snapshot_count=200)
     cluster = Cluster(target, path.parent, options)
     say(f"round {round}: starting {scenario.nodes} members")
     header = {
         "target": target.name,
         "target_version": target.version(),
+        "engine": target.engine,
         "proxies": "toxid",
         "seed": round,
         "faults": [scenario.name],

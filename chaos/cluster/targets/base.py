@@ -100,6 +100,14 @@ class Target(abc.ABC):
     api: Api = Api.KV
     """What it answers."""
 
+    machine: str = ""
+    """The machine that it serves, "module:Machine", if it is one that serves any."""
+
+    @property
+    def words(self) -> str:
+        """The options of ``chaos run`` that mean it."""
+        return f"--target {self.name}"
+
     @property
     def provides(self) -> frozenset[Want]:
         """What faults may ask of it."""

@@ -23,6 +23,11 @@ class KvstoreTarget(Target):
     def __init__(self, engine: str = "native") -> None:
         self.engine = engine
 
+    @property
+    def words(self) -> str:
+        """See ``Target``."""
+        return f"--target {self.name} --engine {self.engine}"
+
     def check(self) -> None:
         """See ``Target``."""
         if importlib.util.find_spec(MODULE) is None:

@@ -91,6 +91,11 @@ class MachineTarget(Target):
         self.machine = machine
         self.engine = engine
 
+    @property
+    def words(self) -> str:
+        """See ``Target``."""
+        return f"--machine {self.machine} --engine {self.engine}"
+
     def check(self) -> None:
         """See ``Target``."""
         try:
