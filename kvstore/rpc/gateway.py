@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 import attrs
@@ -169,6 +169,11 @@ class JsonStream:
             response = self._method.response.FromString(response)
         self._method.stats.sent += 1
         await self.line({"result": to_json(response)})
+
+    async def send_all(self, responses: Sequence[bytes]) -> None:
+        """Send each response as a line."""
+        for response in responses:
+            await self.send(response)
 
     async def line(self, value: Any) -> None:
         """Send one line, the headers first where they are still to come."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -203,12 +203,16 @@ class GrpcStream(GrpcCall):
     async def send(self, response: Message | bytes) -> None:
         """Send one response; waits for the client's flow control."""
         payload = response if isinstance(response, bytes) else response.SerializeToString()
+        await self.send_all((payload,))
+
+    async def send_all(self, responses: Sequence[bytes]) -> None:
+        """Send serialized responses as one piece; waits for the client's flow control."""
         gzip = self.encoding == b"gzip"
         if not self.started:
             self.started = True
             await self._send(START_GZIP if gzip else START)
-        body = frame(payload, gzip)
-        self._method.stats.sent += 1
+        body = b"".join([frame(payload, gzip) for payload in responses])
+        self._method.stats.sent += len(responses)
         self._traffic.sent_bytes += len(body)
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
 

@@ -9,7 +9,7 @@ the call is over. A handler ends a call with an error by raising ``kvstore.error
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import attrs
@@ -56,6 +56,9 @@ class Stream(Protocol[RequestT_co]):
         Args:
             response: a message, or one already serialized (encoded once for many streams).
         """
+
+    async def send_all(self, responses: Sequence[bytes]) -> None:
+        """Send serialized responses, in order and as one piece; waits as ``send`` does."""
 
 
 class MethodStats:

@@ -56,8 +56,8 @@ class WatchService:
             with self._leader.guard(stream.metadata):
                 reader = asyncio.create_task(_read(stream, watches))
                 try:
-                    async for response in watches.responses():
-                        await stream.send(response)
+                    async for responses in watches.responses():
+                        await stream.send_all(responses)
                 finally:
                     reader.cancel()
                     (ended,) = await asyncio.gather(reader, return_exceptions=True)

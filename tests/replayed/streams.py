@@ -46,8 +46,8 @@ class Client:
         """Take everything that there is to take."""
 
         async def read() -> None:
-            async for message in self.stream.responses():
-                self.taken.append(pb.WatchResponse.FromString(message))
+            async for messages in self.stream.responses():
+                self.taken.extend(map(pb.WatchResponse.FromString, messages))
 
         task = asyncio.create_task(read())
         for _ in range(TURNS):

@@ -131,9 +131,9 @@ class Client:
 
     async def _take(self) -> None:
         try:
-            async for message in self.stream.responses():
+            async for messages in self.stream.responses():
                 await self.flows.wait()
-                self.taken.append(pb.WatchResponse.FromString(message))
+                self.taken.extend(map(pb.WatchResponse.FromString, messages))
         except EtcdError as error:
             self.status = error.status
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 
 from kvstore.errors import SERVER_STOPPED
+from kvstore.http2.frames import FRAME_BYTES_MIN
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.watch.stream import (
     ANSWERS_BUFFERED_MAX,
     DUPLICATE_WATCH_ID,
     EMPTY_RANGE,
     PROGRESS_INTERVAL_S_MIN,
+    SEND_BYTES,
+    WatchStream,
 )
 from tests.kvstore.watch.fakes import (
     CLUSTER_ID,
@@ -346,10 +349,10 @@ async def test_close_ends_at_once_with_its_status(store: AnyStore) -> None:
 
 async def test_a_client_that_takes_no_answers_waits_with_its_requests(store: AnyStore) -> None:
     async with Client(make_hub(store)) as client:
-        client.flows.clear()
+        client.flows.clear()  # it has taken one batch, of at most all that may lie there
 
         async def ask() -> None:
-            for _ in range(ANSWERS_BUFFERED_MAX * 2):
+            for _ in range(ANSWERS_BUFFERED_MAX * 3):
                 await client.progress()
 
         asking = asyncio.create_task(ask())
@@ -357,10 +360,34 @@ async def test_a_client_that_takes_no_answers_waits_with_its_requests(store: Any
         assert not asking.done()
         client.flows.set()
         await asking
-        assert len(await client.take(ANSWERS_BUFFERED_MAX * 2)) == ANSWERS_BUFFERED_MAX * 2
+        assert len(await client.take(ANSWERS_BUFFERED_MAX * 3)) == ANSWERS_BUFFERED_MAX * 3
 
 
 async def test_a_request_without_content_is_ignored(store: AnyStore) -> None:
     async with Client(make_hub(store)) as client:
         await client.stream.handle(pb.WatchRequest())
         await client.quiet()
+
+
+async def test_responses_that_lie_there_leave_together_as_far_as_they_fit_a_frame(
+    store: AnyStore,
+) -> None:
+    stream = WatchStream(make_hub(store))
+    for number in range(100):
+        request = pb.WatchCreateRequest(key=b"a", watch_id=number + 1)
+        await stream.handle(pb.WatchRequest(create_request=request))
+    store.put(b"a", b"v" * 1_000)
+    store.put(b"a", b"v" * (SEND_BYTES + 1))
+    batches = []
+    async for batch in stream.responses():
+        batches.append(batch)
+        if sum(map(len, batches)) == 300:
+            stream.close()
+    taken = [pb.WatchResponse.FromString(message) for batch in batches for message in batch]
+    assert [answer.watch_id for answer in taken] == [*range(1, 101)] * 3
+    assert all(answer.created for answer in taken[:100])
+    assert len(batches[0]) > 100, "answers and events leave together"
+    sizes = [sum(len(message) + 5 for message in batch) for batch in batches]
+    for batch, size in zip(batches, sizes, strict=True):
+        assert size <= FRAME_BYTES_MIN or len(batch) == 1
+    assert [len(batch) for batch in batches[-100:]] == [1] * 100
