@@ -25,8 +25,8 @@ async def look_at_members(cluster: Cluster, recorder: Recorder) -> None:
     """Write down what became of each removed member, and whom each other takes for the group."""
     if not cluster.removed:
         return
-    for member in cluster.removed:
-        text, is_out = await _try(cluster, member)
+    found_out = await asyncio.gather(*(_try(cluster, member) for member in cluster.removed))
+    for member, (text, is_out) in zip(cluster.removed, found_out, strict=True):
         recorder.fault(REMOVED, "end", [member], text, is_out)
     wanted = sorted(cluster.peer_url(member) for member in cluster.members)
     deadline = time.monotonic() + AGREE_TIMEOUT_S

@@ -16,7 +16,7 @@ from chaos.cluster.cluster import ClusterFailed
 from chaos.cluster.membership import GivenUp, add_learner, promote, remove
 from chaos.nemesis.injectors.base import PROBE_TIMEOUT_S, Injector
 
-CHANGE_TIMEOUT_S: Final = 60.0
+CHANGE_TIMEOUT_S: Final = 120.0
 """For one change, once others are over; after that the run fails, and says which one it was."""
 
 MEMBERS_MIN: Final = 3
