@@ -82,8 +82,8 @@ def _make_way(config: ServerConfig, directory: Path, damage: str) -> KVStateMach
     """
     if config.engine != "native" or len(config.initial_cluster) == 1:
         raise DataDamaged(
-            f"{damage} This member cannot be helped by others: look at its disk, and restore it "
-            "from a snapshot"
+            f"{damage.rstrip('.')}. No other member can give this one its data back: look at the "
+            "disk, and restore a snapshot, or point --data-dir at another directory"
         )
     log.error("the store is rebuilt from the other members", damage=damage)
     set_aside(directory / DATABASE_NAME)

@@ -98,9 +98,7 @@ class Backend:
             fresh = self.txn.stat()["entries"] == 0
             if not fresh and self.txn.get(b"meta") is None:
                 raise DataDamaged(
-                    f"{self.path} is an LMDB database, but not one of kvstore, or it is damaged. "
-                    "Point --data-dir at another directory; or, if it is yours, move it away and "
-                    "let it rebuild from the other members"
+                    f"{self.path} is an LMDB database, but not one of kvstore, or it is damaged"
                 )
             try:
                 tables = {
@@ -228,10 +226,7 @@ def _check_header(path: Path) -> None:
     if beginning and not all(
         _is_meta(beginning[at : at + PAGE_BYTES]) for at in range(0, len(beginning), PAGE_BYTES)
     ):
-        raise DataDamaged(
-            f"{path} is not a kvstore database, or its beginning is damaged. If it is yours, move "
-            "the data directory away and let this member rebuild from the others"
-        )
+        raise DataDamaged(f"{path} is not a kvstore database, or its beginning is damaged")
 
 
 def _is_meta(page: bytes) -> bool:
