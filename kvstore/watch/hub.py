@@ -25,6 +25,7 @@ import structlog
 
 from kvstore.pb import etcdserverpb_pb2, mvccpb_pb2
 from kvstore.watch.index import WatchIndex
+from kvstore.watch.slices import Slices
 from kvstore.watch.store import HistoryStore
 from kvstore.watch.watcher import PUT, Watcher
 from kvstore.watch.wire import EventBlock, event_field, header_field
@@ -74,6 +75,8 @@ class WatchHub:
         self.store = store
         self.fragment_bytes = max_request_bytes + FRAGMENT_OVERHEAD_BYTES
         self.stats = WatchStats()
+        self.slices = Slices()
+        """History that watchers which are behind have read lately."""
         self._header = header
         self._index: WatchIndex[Watcher] = WatchIndex()
         self._progress: dict[WatchStream, None] = {}
@@ -106,6 +109,7 @@ class WatchHub:
         Watchers whose next revision is compacted in the new store are canceled, with its compact
         revision, when their streams come to read for them.
         """
+        self.slices.clear()
         seen = self._notified_revision
         current = self._notified_revision = self.store.current_revision
         for watcher in tuple(self._index):
@@ -119,6 +123,7 @@ class WatchHub:
         Nothing is to be done at once: a synced watcher loses nothing, and one that is behind is
         canceled when its stream next reads for it.
         """
+        self.slices.clear()
         log.debug("history compacted", revision=revision, watchers=self.stats.watchers)
 
     # -- what streams call --------------------------------------------------------------------

@@ -16,14 +16,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Final, NamedTuple
 
 from kvstore.errors import COMPACTED, EtcdError, Status
 from kvstore.pb import etcdserverpb_pb2 as pb
-from kvstore.pb import mvccpb_pb2
 from kvstore.watch.hub import WatchHub
 from kvstore.watch.index import range_is_empty
+from kvstore.watch.slices import CATCH_UP_BYTES, Slice, make_slice
 from kvstore.watch.watcher import CATCH_UP_REVISIONS_MAX, Watcher
 from kvstore.watch.wire import EventBlock, canceled, created, fragments, watch_id_field
 
@@ -36,9 +36,6 @@ BYTES_BUFFERED_MAX: Final = 4 * 1024 * 1024
 
 ANSWERS_BUFFERED_MAX: Final = 128
 """Answers to requests that wait for one client; its next request waits until there are fewer."""
-
-CATCH_UP_BYTES: Final = 1024 * 1024
-"""Bytes of events from which a response of a watcher that catches up is closed."""
 
 SEND_BYTES: Final = 16_000
 """Responses leave together up to this size: the prefixes included, they fit one HTTP/2 frame."""
@@ -352,56 +349,32 @@ class WatchStream:
         current = store.current_revision
         to_revision = min(current, watcher.next_revision + watcher.slice_revisions - 1)
         if watcher.next_revision <= to_revision:
-            revisions, watcher.next_revision = store.history(
-                watcher.next_revision,
-                watcher.key,
-                watcher.range_end,
-                CATCH_UP_REVISIONS_MAX,
-                to_revision,
-            )
-            self._put_history(watcher, revisions)
+            found = self._hub.slices.get(watcher)
+            if found is None:
+                revisions, next_revision = store.history(
+                    watcher.next_revision,
+                    watcher.key,
+                    watcher.range_end,
+                    CATCH_UP_REVISIONS_MAX,
+                    to_revision,
+                )
+                found = make_slice(self._hub, watcher, revisions, next_revision)
+                self._hub.slices.keep(watcher, found)
+            watcher.next_revision = found.next_revision
+            self._put_slice(watcher, found)
         if watcher.next_revision > current:
             self._hub.sync(watcher)
             self.try_progress()
         else:
             self._behind.append(watcher)
 
-    def _put_history(
-        self, watcher: Watcher, revisions: Sequence[tuple[int, Sequence[mvccpb_pb2.Event]]]
-    ) -> None:
-        slice_bytes = 0
-        for last_revision, block in self._blocks(watcher, revisions):
-            slice_bytes += len(block.data)
+    def _put_slice(self, watcher: Watcher, found: Slice) -> None:
+        for last_revision, block in found.blocks:
             self._put_events(watcher, self._hub.header_field(last_revision), block)
-        if slice_bytes > CATCH_UP_BYTES:
+        if found.size > CATCH_UP_BYTES:
             watcher.slice_revisions = max(1, watcher.slice_revisions // 2)
-        elif slice_bytes < CATCH_UP_BYTES // 4:
+        elif found.size < CATCH_UP_BYTES // 4:
             watcher.slice_revisions = min(CATCH_UP_REVISIONS_MAX, watcher.slice_revisions * 2)
-
-    def _blocks(
-        self, watcher: Watcher, revisions: Sequence[tuple[int, Sequence[mvccpb_pb2.Event]]]
-    ) -> Iterator[tuple[int, EventBlock]]:
-        """Group whole revisions into responses of about ``CATCH_UP_BYTES``.
-
-        Yields each with the revision for its header: the last one, up to which nothing is missing;
-        for the slice's last response, that is where the slice ended.
-        """
-        fields: list[bytes] = []
-        size = 0
-        before = 0
-        for revision, events in revisions:
-            wanted = [event for event in events if watcher.wants(event)]
-            if not wanted:
-                continue
-            block = self._hub.block(watcher, wanted)
-            if fields and size + len(block.data) > CATCH_UP_BYTES:
-                yield before, EventBlock.of(fields)
-                fields, size = [], 0
-            fields.extend(block.events)
-            size += len(block.data)
-            before = revision
-        if fields:
-            yield max(before, watcher.next_revision - 1), EventBlock.of(fields)
 
     # -- progress notifications ---------------------------------------------------------------
 
