@@ -119,8 +119,13 @@ class KVStateMachine(StateMachine):
         self.lessor.listener = listener
 
     def leases(self) -> Iterator[tuple[int, int]]:
-        """Yield (id, granted TTL in seconds) of every lease."""
-        return self.lessor.leases()
+        """Yield (id, granted TTL in seconds) of every lease.
+
+        Raises:
+            Damaged: a record is.
+        """
+        with translated(self.store.path):
+            yield from self.lessor.leases()
 
     # -- applying --------------------------------------------------------------------------------
 
@@ -390,8 +395,13 @@ class KVStateMachine(StateMachine):
             return (yield from scrub_steps(self.store))
 
     def members(self) -> list[MemberAttributes]:
-        """Return what the members said of themselves, by id."""
-        return self.store.members()
+        """Return what the members said of themselves, by id.
+
+        Raises:
+            Damaged: a record is.
+        """
+        with translated(self.store.path):
+            return self.store.members()
 
     def close(self) -> None:
         """Commit and close the database."""

@@ -262,6 +262,12 @@ class Server:
 
     async def _follow_status(self) -> None:
         """Keep the term of response headers, and say who leads."""
+        try:
+            await self._observe_all()
+        except DataDamaged as damage:  # the leases, which a new leader reads
+            self.node.rebuild(str(damage))
+
+    async def _observe_all(self) -> None:
         leader: str | None = None
         async for status in self.node.watch_status():
             self.context.observe(status)

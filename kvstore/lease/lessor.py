@@ -79,7 +79,8 @@ class Lessor:
         """
         with self._store.backend.txn.cursor(db=self._store.backend.leases) as cursor:
             for name, sealed in cursor:
-                yield _ID.unpack(name)[0], _TTL.unpack(unseal("lease", name, sealed))[0]
+                ttl_s = unseal("lease", name, sealed)  # first: then the name is right, too
+                yield _ID.unpack(name)[0], _TTL.unpack(ttl_s)[0]
 
     def keys(self, id: int) -> list[bytes]:
         """Return the keys that hang on a lease, sorted.

@@ -106,6 +106,12 @@ class Backend:
                 }
             except lmdb.NotFoundError as error:
                 raise Damaged("LMDB", b"", f"a table is missing: {error}") from error
+            for table in tables.values():
+                # LMDB's statistics pass over a damaged root and leave a transaction that is of no
+                # use, without a word; a cursor says what is wrong.
+                with self.txn.cursor(db=table) as cursor:
+                    cursor.first()
+                    cursor.last()
         self.tables = tables
         self.alarms = tables[b"alarms"]
         self.index = tables[b"index"]

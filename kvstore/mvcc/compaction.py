@@ -15,7 +15,14 @@ import time
 from itertools import islice
 from typing import Final
 
-from kvstore.mvcc.records import PREVIOUS_TOMBSTONE, REVISION, TOMBSTONE, Damaged, decode_record
+from kvstore.mvcc.records import (
+    PREVIOUS_TOMBSTONE,
+    REVISION,
+    TOMBSTONE,
+    Damaged,
+    decode_record,
+    place_of,
+)
 from kvstore.mvcc.store import SLICE_S, Store
 from kvstore.pb.mvccpb_pb2 import KeyValue
 
@@ -42,7 +49,7 @@ def _sweep_some(store: Store) -> None:
     with backend.txn.cursor(db=backend.revisions) as cursor:
         found = list(islice(cursor.iternext(), SWEEP_RECORDS)) if cursor.set_range(start) else []
     for name, sealed in found:
-        main, sub = REVISION.unpack(name)
+        main, sub = place_of(name)
         if main > state.compact_revision:
             state.sweeping = False
             break

@@ -14,7 +14,7 @@ import attrs
 import google_crc32c
 
 from kvstore.errors import COMPACTED, FUTURE_REVISION, Status
-from kvstore.mvcc.records import REVISION, TOMBSTONE, Damaged, Record, decode_record
+from kvstore.mvcc.records import TOMBSTONE, Damaged, Record, decode_record, place_of
 from kvstore.mvcc.store import Store
 from kvstore.pb.mvccpb_pb2 import KeyValue
 
@@ -91,7 +91,7 @@ def _records(
             yield None
             continue
         name, sealed = row
-        main, sub = REVISION.unpack(name)
+        main, sub = place_of(name)
         if main > revision:
             return
         record = decode_record(name, sealed)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from kvstore.errors import COMPACTED, EtcdError
 from kvstore.mvcc.absence import check_end, check_follows
-from kvstore.mvcc.records import REVISION, TOMBSTONE, decode_record
+from kvstore.mvcc.records import REVISION, TOMBSTONE, decode_record, place_of
 
 if TYPE_CHECKING:
     from kvstore.mvcc.store import Store
@@ -52,7 +52,7 @@ def history(
     with backend.txn.cursor(db=backend.revisions) as cursor:
         there = cursor.set_range(REVISION.pack(from_revision, 0))
         for name, sealed in cursor.iternext() if there else ():
-            main, sub = REVISION.unpack(name)
+            main, sub = place_of(name)
             check_follows(behind, (main, sub), store.compact_revision)
             behind = (main, sub + 1)
             if main > to_revision:

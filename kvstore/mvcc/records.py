@@ -67,6 +67,18 @@ class Damaged(DataDamaged):
         self.name = name
 
 
+def place_of(name: bytes) -> tuple[int, int]:
+    """Return the main revision, and the place inside it, of a record's name.
+
+    Raises:
+        Damaged: the name is of another length.
+    """
+    if len(name) != REVISION.size:
+        raise Damaged("revision", name, "its name is too long or too short")
+    main, sub = REVISION.unpack(name)
+    return main, sub
+
+
 class Head(NamedTuple):
     """The newest record of a key and what it says. ``lease``, ``version``: 0 in a tombstone."""
 

@@ -12,13 +12,13 @@ from collections.abc import Generator
 
 from kvstore.mvcc.absence import OUT_OF_ORDER, check_end, check_follows
 from kvstore.mvcc.records import (
-    REVISION,
     TOMBSTONE,
     Damaged,
     Head,
     decode_head,
     decode_record,
     lease_key_name,
+    place_of,
     unseal,
 )
 from kvstore.mvcc.store import Store
@@ -81,7 +81,7 @@ def _records(store: Store) -> Steps:
                 return checked
             continue
         name, sealed = row
-        main, sub = REVISION.unpack(name)
+        main, sub = place_of(name)
         check_follows(behind, (main, sub), store.compact_revision)
         behind = (main, sub + 1)
         record = decode_record(name, sealed)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import signal
 import sys
 import tempfile
@@ -35,6 +36,8 @@ from tests.waiting import wait_until
 SCRUBBED_WITHIN_S: Final = 60.0
 BEFORE_PUTS: Final = 30
 AFTER_PUTS: Final = 30
+WRITE_PAUSE_S: Final = 0.02
+WORD_SHOWN: Final = 90
 
 
 @attrs.define
@@ -63,7 +66,8 @@ async def one_cell(cell: Cell, number: int, here: World) -> Outcome:
     outcome = Outcome(str(cell), number)
     reading = Reading(here.ledger, here.victim.client, here.rng)
     try:
-        async with load(here.cluster, here.ledger, f"{number}/{cell}"), reading.running():
+        writers = load(here.cluster, here.ledger, f"{number}/{cell}", WRITE_PAUSE_S)
+        async with writers, reading.running():
             await more_acknowledged(here.ledger, BEFORE_PUTS)
             outcome.deed = await strike(cell, here)
             await wait_until(lambda: bool(here.word()), PATIENCE_S, "the victim tells of damage")
@@ -142,6 +146,39 @@ def table_of(outcomes: Sequence[Outcome], cells: Sequence[Cell] = CELLS) -> Tabl
     return table
 
 
+def markdown_of(outcomes: Sequence[Outcome]) -> str:
+    """Return the same as a table of Markdown, for docs/DAMAGE.md."""
+    lines = [
+        "| what | how | when | done | detected after | well after | its process | it says |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for cell in CELLS:
+        mine = [each for each in outcomes if each.cell == str(cell) and not each.problems]
+        if not mine:
+            continue
+        cells = (
+            *(
+                cell.target,
+                cell.kind,
+                cell.when + (f" ({REMARKS[cell]})" if cell in REMARKS else ""),
+            ),
+            f"{len(mine)} times",
+            _spread([each.detected_s for each in mine]),
+            _spread([each.repaired_s for each in mine]),
+            "; ".join(sorted({each.ends or "goes on" for each in mine})),
+            "; ".join(sorted({_shortly(each.word) for each in mine})),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _shortly(word: str) -> str:
+    """The beginning of a message, without what differs from run to run."""
+    without_paths = re.sub(r"/\S*/", "", word)
+    without_numbers = re.sub(r"\b(\d{6,}|[0-9a-f]{16,})\b", "…", without_paths)
+    return without_numbers.replace("|", "/")[:WORD_SHOWN].strip()
+
+
 def _spread(seconds: Sequence[float]) -> str:
     return f"{min(seconds):.1f} to {max(seconds):.1f} s"
 
@@ -152,6 +189,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cells", default="", help="only those whose name contains this")
+    parser.add_argument("--markdown", type=Path, help="write the table here")
     parser.add_argument("--json", type=Path, help="write every outcome here")
     options = parser.parse_args()
     if why_not():
@@ -174,6 +212,8 @@ def main() -> None:
                 Path(directory), options.rounds, seed=options.seed, cells=cells, told=told
             )
         )
+    if options.markdown:
+        options.markdown.write_text(markdown_of(outcomes))
     Console(width=160).print(table_of(outcomes, cells))
     problems = [f"{each.cell}: {text}" for each in outcomes for text in each.problems]
     for text in problems:

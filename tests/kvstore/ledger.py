@@ -70,13 +70,17 @@ class Found:
         return not (self.lost or self.moved or self.invented)
 
 
-async def write(cluster: Cluster, ledger: Ledger, name: str, first: int) -> None:
+async def write(
+    cluster: Cluster, ledger: Ledger, name: str, first: int, pause_s: float = 0.0
+) -> None:
     """Put one key after the other, for ever; the ``first`` member is tried first."""
     endpoints = cluster.endpoints[first:] + cluster.endpoints[:first]
     async with AsyncClient(endpoints, timeout_s=CALL_TIMEOUT_S, dial_timeout_s=0.5) as client:
         number = 0
         while True:
             await ledger.go.wait()
+            if pause_s:
+                await asyncio.sleep(pause_s)
             number += 1
             key = PREFIX + f"{name}/{number}".encode()
             began = time.monotonic()
@@ -96,10 +100,12 @@ async def write(cluster: Cluster, ledger: Ledger, name: str, first: int) -> None
 
 
 @asynccontextmanager
-async def load(cluster: Cluster, ledger: Ledger, name: str) -> AsyncIterator[None]:
-    """Run the writers while the block runs."""
+async def load(
+    cluster: Cluster, ledger: Ledger, name: str, pause_s: float = 0.0
+) -> AsyncIterator[None]:
+    """Run the writers while the block runs, each with a pause before each put."""
     tasks = [
-        asyncio.create_task(write(cluster, ledger, f"{name}/{number}", number % 3))
+        asyncio.create_task(write(cluster, ledger, f"{name}/{number}", number % 3, pause_s))
         for number in range(WRITERS)
     ]
     try:

@@ -236,7 +236,7 @@ async def _flip_page(world: World, kinds: tuple[str, ...], *, stopped: bool = Fa
         if stopped:
             world.ledger.go.clear()
             world.kill()
-        there = place in places_in(database) if stopped else True
+        there = _is_there(database, place)
         world.mark()
         if there:
             said = flip_bit(world, database, offset, bit)
@@ -245,6 +245,13 @@ async def _flip_page(world: World, kinds: tuple[str, ...], *, stopped: bool = Fa
         if there:
             return f"{place.kind} of table {place.table}: {said}"
     raise AssertionError("no bit was found that matters")
+
+
+def _is_there(database: Path, place: Place) -> bool:
+    try:
+        return place in places_in(database)
+    except (ValueError, struct.error):
+        return False
 
 
 def _draw(world: World, kinds: tuple[str, ...]) -> Place:

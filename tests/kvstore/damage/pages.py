@@ -62,8 +62,12 @@ def _root(data: bytes, offset: int) -> int:
 
 def _walk(data: bytes, table: str, root: int, roots: list[tuple[str, int]]) -> Iterator[Place]:
     pages = [root]
+    met = 0
     while pages:
         start = pages.pop() * PAGE
+        met += PAGE
+        if met > len(data):
+            raise ValueError("the pages of a tree lead in a circle")
         number, _, flags, lower, _ = _HEADER.unpack_from(data, start)
         if number != start // PAGE or not flags & (_BRANCH | _LEAF):
             raise ValueError(f"page {start // PAGE} is none of a tree")

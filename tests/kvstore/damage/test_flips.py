@@ -108,6 +108,24 @@ def _is_leaf(directory: Path, header: Place) -> bool:
         return file.read(1) == b"\2"
 
 
+def test_a_name_of_another_length_is_damage(filled: tuple[Path, Content]) -> None:
+    directory, _ = filled
+    place = places(directory, "name", "revisions")[20]
+    change(directory, place.offset + 6, b"\x0b")
+    machine = KVStateMachine(directory)
+    with pytest.raises(Damaged):
+        list(machine.scrub_steps())
+    machine.abandon()
+
+
+def test_a_damaged_root_is_found_when_the_store_is_opened(filled: tuple[Path, Content]) -> None:
+    directory, _ = filled
+    (root,) = places(directory, "page header", "leases")
+    change(directory, root.offset + 10, b"\x40")
+    with pytest.raises(Damaged):
+        KVStateMachine(directory)
+
+
 def test_a_damaged_value_is_not_sent(filled: tuple[Path, Content]) -> None:
     directory, _ = filled
     place = places(directory, "value", "revisions")[20]

@@ -9,11 +9,11 @@ import pytest
 from chaos.lossyfs.disk import why_not
 from tests.kvstore.damage.cells import CELLS, Cell
 from tests.kvstore.damage.world import SNAPSHOT_COUNT, problem_in
-from tests.kvstore.damage_rounds import rounds_of_damage, table_of
+from tests.kvstore.damage_rounds import markdown_of, rounds_of_damage, table_of
 
 pytestmark = pytest.mark.xdist_group("durability")
 
-SAMPLE = (Cell("database", "bit flip", "while down"),)
+SAMPLE = (Cell("log", "bit flip", "while down"),)
 
 
 async def test_a_sample_of_damage_under_load(tmp_path: Path) -> None:
@@ -25,6 +25,7 @@ async def test_a_sample_of_damage_under_load(tmp_path: Path) -> None:
     assert [each.cell for each in outcomes] == [str(cell) for cell in SAMPLE]
     assert all(each.word and each.answers for each in outcomes), outcomes
     assert len(table_of(outcomes).rows) == len(SAMPLE)
+    assert "| log | bit flip | while down | 1 times |" in markdown_of(outcomes)
     assert "Traceback" not in (tmp_path / "round1" / "kvstore0.log").read_text()
 
 

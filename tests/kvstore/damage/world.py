@@ -38,6 +38,7 @@ PATIENCE_S: Final = 120.0
 RESTART_PAUSE_S: Final = 0.2
 RESTARTS_MAX: Final = 8
 POLL_S: Final = 0.05
+READ_PAUSE_S: Final = 0.03
 
 WORDS: Final = re.compile(
     r"damag|Input/output error|fatal error|cannot be (read|used|written)|checksum|missing|"
@@ -155,7 +156,17 @@ class World:
             await asyncio.sleep(POLL_S)
 
     async def hashes(self) -> set[int]:
-        """Each member's HashKV at one revision."""
+        """Each member's HashKV at one revision; where leadership is on the move, again."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return await self._hashes()
+            except EtcdError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(POLL_S)
+
+    async def _hashes(self) -> set[int]:
         async with AsyncClient(self.cluster.endpoints, timeout_s=PATIENCE_S) as client:
             revision = (await client.put("/end", "")).header.revision
         found = set()
@@ -257,7 +268,7 @@ class Reading:
                     while True:
                         await way(client)
                         self.answers += 1
-                        await asyncio.sleep(0.01)
+                        await asyncio.sleep(READ_PAUSE_S)
             except EtcdError:
                 self.failures += 1
                 await asyncio.sleep(POLL_S)
