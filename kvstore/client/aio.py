@@ -19,7 +19,7 @@ class AsyncClient(RecipeCalls, MaintenanceCalls):
         endpoints: addresses of members, ``host:port`` or ``http(s)://host:port``; the first that
             answers is used, and the next when it fails.
         timeout_s: default deadline of a call, failover included.
-        dial_timeout_s: how long opening one connection may take.
+        dial_timeout_s: how long opening a connection may take; an attempt has a quarter of it.
         tls: certificates; also makes addresses without a scheme secure.
         user, password: for a cluster with authentication.
 

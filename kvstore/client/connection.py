@@ -51,7 +51,7 @@ class Connection:
     Args:
         endpoints: one or more addresses (see ``Endpoint.parse``); a comma-separated ``str`` works.
         timeout_s: the default deadline of a call, failover included.
-        dial_timeout_s: how long opening one connection may take.
+        dial_timeout_s: how long opening a connection may take; an attempt has a quarter of it.
         tls: certificates; also makes endpoints without a scheme secure.
         user, password: for a cluster with authentication.
 

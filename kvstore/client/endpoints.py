@@ -20,6 +20,9 @@ from kvstore.client.unverified import shown_certificate
 
 DEFAULT_ENDPOINT: Final = "127.0.0.1:2379"
 PROBE_TIMEOUT_S: Final = 0.5
+ATTEMPTS: Final = 4
+"""An endpoint that takes a connection and is silent is given up after this part of the dial
+timeout, so that the others have their turn."""
 KEEPALIVE_TIME_S: Final = 10.0
 """An idle connection is checked this often; etcd refuses clients that ping more than every 5 s."""
 KEEPALIVE_TIMEOUT_S: Final = 6.0
@@ -196,7 +199,8 @@ class Dialer:
             ("grpc.enable_http_proxy", 0),
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
+            # Despite its name it is how long one attempt may take, its handshakes included.
+            ("grpc.min_reconnect_backoff_ms", int(self._dial_timeout_s * 1000 / ATTEMPTS)),
             ("grpc.max_reconnect_backoff_ms", 1000),
             ("grpc.keepalive_time_ms", int(KEEPALIVE_TIME_S * 1000)),
             ("grpc.keepalive_timeout_ms", int(KEEPALIVE_TIMEOUT_S * 1000)),

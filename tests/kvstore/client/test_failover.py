@@ -34,18 +34,20 @@ def dead_endpoint() -> str:
 
 
 class Link:
-    """A TCP proxy that can go silent toward the client, or cut everything."""
+    """A TCP proxy that can be slow to begin, go silent toward the client, or cut everything."""
 
     def __init__(self, target: str) -> None:
         self._target = target.rpartition(":")
         self._writers: list[asyncio.StreamWriter] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self.delay_s = 0.0
         self.mute = False
         self.sent_while_mute = 0
         self.endpoint = ""
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         host, _, port = self._target
+        await asyncio.sleep(self.delay_s)
         far_reader, far_writer = await asyncio.open_connection(host, int(port))
         self._writers += [writer, far_writer]
         back = asyncio.create_task(self._pump(far_reader, writer, answers=True))
@@ -116,6 +118,13 @@ async def test_a_silent_endpoint_costs_the_dial_timeout_only(server: Server) -> 
             began = time.monotonic()
             await client.put("/a", "1")
             assert time.monotonic() - began < 3
+
+
+async def test_a_far_endpoint_has_time_to_shake_hands(server: Server) -> None:
+    async with link_to(server) as link:
+        link.delay_s = 0.4
+        async with AsyncClient(link.endpoint, timeout_s=40, dial_timeout_s=40) as client:
+            await client.put("/far", "1")
 
 
 async def test_a_write_whose_answer_is_lost_is_unknown_and_not_sent_again(server: Server) -> None:
