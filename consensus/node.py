@@ -331,9 +331,10 @@ class Node:
             return
         clock_ms = self._applied.clock_ms
         entries = []
-        for item in batch:
-            clock_ms = max(clock_ms, item.proposal.clock_ms)
-            entries.append(_new(Entry, (item.term, item.index, clock_ms, item.proposal.command)))
+        for term, index, (_, proposed_ms, command) in batch:
+            if proposed_ms > clock_ms:
+                clock_ms = proposed_ms
+            entries.append(_new(Entry, (term, index, clock_ms, command)))
         if entries[0].index != self._applied.index + 1:
             self.halt(
                 f"the engine delivered index {entries[0].index} "
@@ -360,13 +361,13 @@ class Node:
         pending = self._pending
         if pending:
             member, incarnation = self._member, self._incarnation
-            for item, result in zip(batch, results, strict=True):
-                identity = item.proposal.id
-                if identity.incarnation != incarnation or identity.member != member:
+            for (term, index, (identity, _, _)), result in zip(batch, results, strict=True):
+                of_member, of_incarnation, sequence = identity
+                if of_incarnation != incarnation or of_member != member:
                     continue
-                future = pending.get(identity.sequence)
+                future = pending.get(sequence)
                 if future is not None and not future.done():
-                    future.set_result(Applied(item.term, item.index, result))
+                    future.set_result(_new(Applied, (term, index, result)))
         self._wake_waiters()
 
     def dropped(self, proposal: ProposalId, error: ConsensusError) -> None:
