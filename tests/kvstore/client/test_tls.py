@@ -81,6 +81,12 @@ def secure(
         yield server
 
 
+def refusal_of(server: Server) -> str:
+    """What a client without a certificate is told. etcd closes at once, which may overtake that."""
+    ours = "kvstore.cli.server" in server.command
+    return "it wants a certificate of its clients" if ours else "the endpoint did not answer"
+
+
 async def test_calls_and_watches_over_tls(secure: Server, files: Files) -> None:
     async with (
         AsyncClient(secure.endpoint, tls=files.tls) as client,
@@ -123,7 +129,7 @@ async def test_what_is_wrong_is_said(secure: Server, files: Files) -> None:
             await plain.put("/tls", "1")
         with pytest.raises(EndpointsUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
             await untrusting.put("/tls", "1")
-        with pytest.raises(EndpointsUnavailable, match="it wants a certificate of its clients"):
+        with pytest.raises(EndpointsUnavailable, match=refusal_of(secure)):
             await nameless.put("/tls", "1")
 
 
@@ -143,7 +149,7 @@ def test_kvctl_as_a_process_says_one_line_of_a_refusal(secure: Server, files: Fi
         timeout=60,
         check=False,
     )
-    assert b"it wants a certificate of its clients" in done.stderr
+    assert refusal_of(secure) in done.stderr.decode()
     assert len(done.stderr.splitlines()) == 1, "gRPC's own lines are not shown"
 
 
