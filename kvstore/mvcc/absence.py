@@ -10,6 +10,7 @@ are believed only without one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import lmdb
@@ -27,14 +28,14 @@ def prove_absent(
     table: lmdb._Database,
     label: str,
     name: bytes,
-    *,
-    sealed: bool = True,
+    sealed_with: Callable[[bytes], bytes | None] = lambda name: name,
 ) -> None:
     """Look at the neighbours of a name that was not found in a table.
 
     Args:
         label: what the table is called in errors.
-        sealed: whether each value of the table is sealed with the name it is stored under.
+        sealed_with: tells with what the value under a name of the table is sealed, which is mostly
+            that name itself; None where it cannot be known.
 
     Raises:
         Damaged: the neighbours do not enclose the name, or are damaged themselves.
@@ -44,8 +45,7 @@ def prove_absent(
             following, value = cursor.item()
             if following <= name:
                 raise Damaged(label, name, OUT_OF_ORDER)
-            if sealed:
-                unseal(label, following, value)
+            _check(label, sealed_with(following), value)
             found = cursor.prev()
         else:
             found = cursor.last()
@@ -53,8 +53,12 @@ def prove_absent(
             before, value = cursor.item()
             if before >= name:
                 raise Damaged(label, name, OUT_OF_ORDER)
-            if sealed:
-                unseal(label, before, value)
+            _check(label, sealed_with(before), value)
+
+
+def _check(label: str, name: bytes | None, value: bytes) -> None:
+    if name is not None:
+        unseal(label, name, value)
 
 
 def prove_beginning(

@@ -19,6 +19,7 @@ What is not found is believed only after a look around (``kvstore.mvcc.absence``
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from hashlib import blake2b
 from typing import Final
 
@@ -56,16 +57,26 @@ class Keyspace:
         Raises:
             Damaged: nobody can tell whether it is there.
         """
-        table, name = self._root, key
-        if len(key) > self._segment:
-            cut = (len(key) - 1) // self._segment * self._segment
-            table = self._long
-            name = blake2b(key[:cut], digest_size=NODE_BYTES).digest() + key[cut:]
-        value = txn.get(name, db=table)
+        if len(key) <= self._segment:
+            value = txn.get(key, db=self._root)
+            if value is None:
+                prove_absent(txn, self._root, "index", key)
+            return value
+        cut = (len(key) - 1) // self._segment * self._segment
+        prefix = key[:cut]
+        node = blake2b(prefix, digest_size=NODE_BYTES).digest()
+        value = txn.get(node + key[cut:], db=self._long)
         if value is None:
-            # A long key's value is sealed with the whole key, of which the table has the end.
-            prove_absent(txn, table, "index", name, sealed=table is self._root)
+            prove_absent(
+                txn, self._long, "index", node + key[cut:], partial(self._sealed_with, node, prefix)
+            )
         return value
+
+    def _sealed_with(self, node: bytes, prefix: bytes, name: bytes) -> bytes | None:
+        """A long key's value is sealed with the whole key, which is known within a known node."""
+        if len(name) > NODE_BYTES + self._segment:
+            return name
+        return prefix + name[NODE_BYTES:] if name.startswith(node) else None
 
     def put(self, txn: lmdb.Transaction[bytes], key: bytes, value: bytes) -> None:
         """Set the value of ``key``."""
