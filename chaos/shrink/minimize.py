@@ -165,6 +165,7 @@ class _Search:
         self._deadline = deadline
         self._progress = progress
         self._limit_us: int | None = None
+        self._after_us = 0
         self._salts = 0
         self._prng = random.Random(recorded.seed)
 
@@ -178,7 +179,10 @@ class _Search:
             attrs.evolve(recorded, probes=True),
             recorded,
         )
-        return any(self._fails(candidate, is_due=False) for candidate in candidates)
+        fails = any(self._fails(candidate, is_due=False) for candidate in candidates)
+        if self._limit_us is not None:
+            self._after_us = max(0, self._limit_us - heals_us)
+        return fails
 
     def shorten(self) -> None:
         """Keep the last acts only, and let them come early."""
@@ -275,7 +279,7 @@ class _Search:
             return False
         self.runs += 1
         world = ScriptedWorld(script.seed, script)
-        until, enough = (self._limit_us, self._is_over) if is_due else (None, None)
+        until, enough = (self._until_us(script), self._is_over) if is_due else (None, None)
         error = _error_of(lambda: world.play(until, enough))
         if not error or kind_of(error) != self._wanted:
             return False
@@ -285,6 +289,13 @@ class _Search:
         self._limit_us = limit_us if self._limit_us is None else min(self._limit_us, limit_us)
         self._progress(self.best)
         return True
+
+    def _until_us(self, script: Script) -> int | None:
+        """When a try is given up: a run that is healed early fails as much earlier, if it does."""
+        if self._limit_us is None or script.faulty_s is None:
+            return self._limit_us
+        after_us = max(SLACK_US, self._after_us)
+        return min(self._limit_us, int(script.faulty_s * SECOND_US) + after_us)
 
     def _is_over(self) -> bool:
         return time.monotonic() >= self._deadline

@@ -35,8 +35,8 @@ COMMIT_WITHIN: Final = 12
 """Least election timeouts from healing to the first commit of something new. A round of an
 election takes one to two; a split vote costs another."""
 EVENTS_MAX: Final = 100_000
-EVENTS_PER_S_MAX: Final = 20_000
-"""Events in one phase, and as many more for each of its seconds: a hundred times what is usual.
+EVENTS_PER_S_MAX: Final = 5_000
+"""Events in one phase, and as many more for each of its seconds: dozens of times what is usual.
 More means that something goes round in circles."""
 SWEEP_US: Final = SECOND_US // 2
 MATCH_EVERY: Final = 6
