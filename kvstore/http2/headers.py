@@ -18,7 +18,7 @@ from urllib.parse import unquote
 import hpack
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 
-from kvstore.http2.fields import HEADER_LIST_BYTES_MAX, Field, FieldDecoder
+from kvstore.http2.fields import HEADER_LIST_BYTES_MAX, Field, FieldDecoder, list_bytes
 from kvstore.http2.frames import ConnectionFault, ErrorCode, StreamFault
 
 HeaderList = list[Field]
@@ -26,8 +26,15 @@ RequestKey = tuple[int | Field, ...]
 
 REMEMBERED_MAX: Final = 256
 """Requests of a connection, and blocks of responses, that are kept ready."""
+REMEMBERED_BYTES_MAX: Final = 2_048
+"""A request whose fields take more is not kept: what a connection can make a server keep is small
+beside its buffers."""
 TIMEOUT: Final = b"grpc-timeout"
 """The one field that differs from call to call."""
+TIMEOUT_BYTES_MAX: Final = 9
+"""Eight digits and a unit: a longer one is no timeout, and not worth being known again."""
+LENGTH_DIGITS_MAX: Final = 18
+"""Of a content length: what has more is beyond every size in use, and slow to read as a number."""
 
 PSEUDO_HEADERS: Final = frozenset({b":method", b":scheme", b":path", b":authority"})
 CONNECTION_HEADERS: Final = frozenset(
@@ -84,7 +91,10 @@ class HeaderDecoder:
             return self._known(-1, fields)
         at = names.index(TIMEOUT)
         timeout = fields[at]
-        check_field(*timeout)
+        if len(timeout[1]) <= TIMEOUT_BYTES_MAX:
+            check_timeout(*timeout)
+        else:
+            check_field(*timeout)
         request = self._known(at, fields)
         return _new(Request, (*request[:5], [*request.headers, timeout], *request[6:]))
 
@@ -96,6 +106,8 @@ class HeaderDecoder:
         request = self._requests.get(key)
         if request is None:
             request = parse_request(fields, at)
+            if list_bytes(fields) > REMEMBERED_BYTES_MAX:
+                return request
             if len(self._requests) >= REMEMBERED_MAX:
                 self._requests.clear()
             self._requests[key] = request
@@ -129,7 +141,9 @@ class HeaderDecoder:
                 f"request headers take more than {HEADER_LIST_BYTES_MAX} bytes",
             ) from None
         except HPACKError as error:
-            raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, str(error)) from None
+            # Its own text may show the whole block, or an address in memory.
+            text = f"a header block cannot be decoded ({type(error).__name__})"
+            raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, text) from None
 
 
 def malformed(what: str) -> StreamFault:
@@ -137,7 +151,6 @@ def malformed(what: str) -> StreamFault:
     return StreamFault(ErrorCode.PROTOCOL_ERROR, f"malformed request: {what}")
 
 
-@functools.lru_cache(maxsize=1024)
 def check_field(name: bytes, value: bytes) -> None:
     """Check one field that is no pseudo-header.
 
@@ -152,6 +165,9 @@ def check_field(name: bytes, value: bytes) -> None:
         raise malformed("te may only say trailers")
     if VALUE_FORBIDDEN(value):
         raise malformed(f"the value of {name.decode()} has forbidden characters")
+
+
+check_timeout = functools.lru_cache(maxsize=1024)(check_field)
 
 
 def parse_request(fields: Iterable[Field], without: int) -> Request:
@@ -180,8 +196,10 @@ def parse_request(fields: Iterable[Field], without: int) -> Request:
         if number == without:
             continue
         if name == b"content-length":
-            if not value.isdigit() or content_length not in (None, int(value)):
-                raise malformed("content-length is no number, or two numbers")
+            if not value.isdigit() or len(value) > LENGTH_DIGITS_MAX:
+                raise malformed("content-length is no number, or too large")
+            if content_length not in (None, int(value)):
+                raise malformed("content-length is there twice, and differs")
             content_length = int(value)
         elif name == b"te":
             trailers = True

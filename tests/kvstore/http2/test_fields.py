@@ -8,9 +8,9 @@ from hpack.exceptions import HPACKError, OversizedHeaderListError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvstore.http2.fields import HEADER_LIST_BYTES_MAX, Field, FieldDecoder
-from kvstore.http2.frames import StreamFault
-from kvstore.http2.headers import HeaderDecoder
+from kvstore.http2.fields import HEADER_LIST_BYTES_MAX, Field, FieldDecoder, list_bytes
+from kvstore.http2.frames import ConnectionFault, ErrorCode, StreamFault
+from kvstore.http2.headers import REMEMBERED_BYTES_MAX, REMEMBERED_MAX, HeaderDecoder
 
 NAMES = (b":path", b"content-type", b"te", b"grpc-timeout", b"hasleader", b"x" * 200)
 VALUES = st.sampled_from([b"", b"1", b"trailers", b"v" * 126, b"v" * 127, b"w" * 900])
@@ -110,3 +110,33 @@ def test_a_timeout_hides_no_field_that_stands_in_a_wrong_place() -> None:
         decoder.request(encoder.encode(before))
     with pytest.raises(StreamFault, match="forbidden characters"):
         decoder.request(encoder.encode(call_of(b"5\n")))
+
+
+@pytest.mark.parametrize("length", [b"9" * 5_000, b"0" * 19, b"-1", b"1_0", b"\xb2", b""], ids=len)
+def test_a_content_length_that_is_no_usable_number_is_malformed(length: bytes) -> None:
+    encoder, decoder = hpack.Encoder(), HeaderDecoder()
+    with pytest.raises(StreamFault, match="content-length"):
+        decoder.request(encoder.encode([*call_of(b"5S"), (b"content-length", length)]))
+    request = decoder.request(encoder.encode([*call_of(b"5S"), (b"content-length", b"10")]))
+    assert request.content_length == 10
+
+
+@pytest.mark.parametrize("first", [0x3F, 0x7F, 0xFF, 0x0F])
+def test_the_reason_for_a_refused_block_is_short_and_shows_nothing_of_it(first: int) -> None:
+    with pytest.raises(ConnectionFault) as found:
+        HeaderDecoder().request(bytes((first,)) + b"\xff" * 60_000)
+    assert found.value.code == ErrorCode.COMPRESSION_ERROR
+    assert len(str(found.value)) < 200
+    assert "\\xff" not in str(found.value) and "0x" not in str(found.value)
+
+
+def test_large_requests_are_not_remembered() -> None:
+    """The memory that a connection can claim for what it once sent does not grow with it."""
+    encoder, decoder = hpack.Encoder(), HeaderDecoder()
+    for number in range(REMEMBERED_MAX // 4):
+        large = (b"x-large", b"%d" % number + b"v" * REMEMBERED_BYTES_MAX)
+        assert large in decoder.request(encoder.encode([*call_of(b"5S"), large])).headers
+        decoder.request(encoder.encode([*call_of(b"5S"), (b"x-small", b"%d" % number)]))
+    kept = [list_bytes(request.headers) for request in decoder._requests.values()]
+    assert len(kept) == REMEMBERED_MAX // 4
+    assert max(kept) <= REMEMBERED_BYTES_MAX
