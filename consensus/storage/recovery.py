@@ -6,10 +6,13 @@ Consensus-Based Storage", FAST 2018):
 * a bad record at or beyond the synced offset of the newest segment was never promised to anybody:
   it is cut;
 * a bad record before it was promised: that is damage, and it is never cut silently;
-* an older segment must end exactly where the one after it says that it ended.
+* an older segment must end exactly where the one after it says that it ended;
+* what the disk cannot read is damage too.
 """
 
 from __future__ import annotations
+
+import errno
 
 import attrs
 
@@ -28,6 +31,7 @@ from consensus.storage.segments import (
     opening_is_whole,
     read_head,
     synced_offset,
+    torn_bytes,
     was_never_used,
 )
 
@@ -171,13 +175,16 @@ def _chain(files: FileSystem, group_id: int, opened: list[File]) -> tuple[list[_
         number = numbers.pop()
         file = files.open(name_of(number))
         opened.append(file)
-        previous_end, problem = read_head(file, number, group_id)
-        whole = not problem and opening_is_whole(file, begins_log=previous_end == 0)
-        first_ever = number == 1
-        if not whole and not chain and (numbers or first_ever) and was_never_used(file, number):
-            file.close()
-            unfinished.append(number)  # nothing was ever promised from it
-            continue
+        try:
+            previous_end, problem = read_head(file, number, group_id)
+            whole = not problem and opening_is_whole(file, begins_log=previous_end == 0)
+            may_be_unfinished = not whole and not chain and (bool(numbers) or number == 1)
+            if may_be_unfinished and was_never_used(file, number):
+                file.close()
+                unfinished.append(number)  # nothing was ever promised from it
+                continue
+        except OSError as error:
+            previous_end, problem = 0, _unreadable(error)
         chain.insert(0, _Found(number, file, previous_end, problem))
         if previous_end == 0 and not problem:
             break
@@ -192,13 +199,14 @@ def _read_segment(found: _Found, following: _Found | None, recovered: Recovered)
     reader = RecordReader(found.file, ended_at)
     why = ""
     offset = reader.offset
-    while (record := reader.next()) is not None:
-        try:
+    try:
+        while (record := reader.next()) is not None:
             recovered.add(record)
-        except ValueError as error:
-            why = str(error)
-            break
-        offset = reader.offset
+            offset = reader.offset
+    except ValueError as error:
+        why = str(error)
+    except OSError as error:
+        raise LogDamaged(name, offset, _unreadable(error), recovered) from error
     why = why or reader.why
     promised = ended_at
     if following is None:
@@ -206,5 +214,21 @@ def _read_segment(found: _Found, following: _Found | None, recovered: Recovered)
     if (promised is not None and offset < promised) or (why and following is not None):
         raise LogDamaged(name, offset, why or "the record is missing", recovered)
     if following is None:
-        recovered.torn_bytes = erase_tail(found.file, offset)
+        try:
+            recovered.torn_bytes = torn_bytes(found.file, offset)
+        except OSError as error:
+            raise LogDamaged(name, offset, _unreadable(error), recovered) from error
+        if recovered.torn_bytes:
+            erase_tail(found.file, offset)
     return Segment(found.number, found.file, offset, recovered.last_index)
+
+
+def _unreadable(error: OSError) -> str:
+    """Say that a block cannot be read: damage, like a block that reads as something else.
+
+    Raises:
+        OSError: the same, if it is anything but that.
+    """
+    if error.errno != errno.EIO:
+        raise error
+    return "it cannot be read (input/output error)"

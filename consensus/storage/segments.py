@@ -12,6 +12,7 @@ end of a segment before it (zero) says that the log begins here: whatever is old
 
 from __future__ import annotations
 
+import errno
 import re
 import struct
 from typing import Final
@@ -140,6 +141,10 @@ def noted_term(files: FileSystem) -> int | None:
             if synced_offset(file, number) is not None:
                 return None
             # Its making was cut short: nothing was ever promised from it.
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return None
         finally:
             file.close()
     return None
@@ -241,23 +246,27 @@ def _is_touched(file: File, offset: int) -> bool:
     return False
 
 
-def erase_tail(file: File, offset: int) -> int:
-    """Make the rest of a segment read as untouched; return how many bytes were something else.
-
-    What is left of a torn write must go before anything is appended: a new record might end just
-    where an old one begins, and the old one would count again.
-    """
+def torn_bytes(file: File, offset: int) -> int:
+    """Return how many bytes from ``offset`` on are not as if nothing had been written there."""
     size = file.size()
     torn = 0
     for start in range(offset, size, len(_UNTOUCHED)):
         found = file.read(start, min(len(_UNTOUCHED), size - start))
         if found != _UNTOUCHED[: len(found)]:
             torn = start + len(found.rstrip(b"\0")) - offset
-    if torn:
-        file.resize(offset)
-        file.resize(size)
-        file.sync()
     return torn
+
+
+def erase_tail(file: File, offset: int) -> None:
+    """Make the rest of a segment read as untouched.
+
+    What is left of a torn write must go before anything is appended: a new record might end just
+    where an old one begins, and the old one would count again.
+    """
+    size = file.size()
+    file.resize(offset)
+    file.resize(size)
+    file.sync()
 
 
 def _write_checked(file: File, offset: int, data: bytes) -> None:

@@ -218,6 +218,58 @@ def test_an_unfinished_segment_has_no_field_that_is_damaged(tmp_path: Path, fiel
         open_log(tmp_path)
 
 
+class BadBlock(RealFileSystem):
+    """A directory in one of whose files a block cannot be read."""
+
+    def __init__(self, directory: Path, name: str, block: int) -> None:
+        super().__init__(directory)
+        self._bad = name, block * BLOCK_BYTES
+
+    def open(self, name: str) -> File:
+        file = super().open(name)
+        if name == self._bad[0]:
+            at, read = self._bad[1], file.read
+
+            def failing(offset: int, size: int) -> bytes:
+                if offset < at + BLOCK_BYTES and offset + size > at:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                return read(offset, size)
+
+            file.read = failing  # type: ignore[method-assign]
+        return file
+
+
+@pytest.mark.parametrize("block", [1, 2, 3], ids=["opening", "records", "tail"])
+@pytest.mark.parametrize("segment", [0, -1])
+def test_a_block_that_cannot_be_read_is_damage(tmp_path: Path, segment: int, block: int) -> None:
+    """So the other members bring what was there, as for a block that reads as something else."""
+    size = 4 * BLOCK_BYTES
+    log, _ = open_log(tmp_path, segment_bytes=size)
+    for index in range(1, 150):
+        log.append([entry(index)])
+    log.close()
+    name = segments(tmp_path)[segment]
+    log = WriteAheadLog(BadBlock(tmp_path, name, block), segment_bytes=size)
+    with pytest.raises(LogDamaged, match="it cannot be read") as damaged:
+        log.open()
+    assert damaged.value.segment == name
+    log.salvage(damaged.value)
+    log.close()
+    log, recovered = open_log(tmp_path, segment_bytes=size)
+    assert recovered.hard_state.term > 0, "it comes back in a term of which it promised nothing"
+    log.close()
+
+
+def test_a_first_block_that_cannot_be_read_hides_the_term(tmp_path: Path) -> None:
+    filled(tmp_path).close()
+    name = segments(tmp_path)[-1]
+    log = WriteAheadLog(BadBlock(tmp_path, name, 0), segment_bytes=SEGMENT_BYTES)
+    with pytest.raises(LogDamaged, match="it cannot be read") as damaged:
+        log.open()
+    with pytest.raises(LogDamaged):
+        log.salvage(damaged.value)
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_missing_segment_is_damage(tmp_path: Path, which: int) -> None:
     filled(tmp_path).close()
@@ -348,7 +400,7 @@ def test_a_directory_that_cannot_be_read_gives_a_storage_error(
     filled(tmp_path, 3).close()
 
     def fail(self: File, offset: int, size: int) -> bytes:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
 
     monkeypatch.setattr(RealFile, "read", fail)
     with pytest.raises(StorageError, match="opening the log failed"):
