@@ -189,7 +189,9 @@ async def test_an_isolated_leader_steps_down_and_its_proposals_are_dropped_by_na
                     links[frozenset((one, other))] = link
         for name in NAMES:
             dial = {
-                other: links[frozenset((name, other))].address for other in NAMES if other != name
+                group.members[other]: links[frozenset((name, other))].address
+                for other in NAMES
+                if other != name
             }
             group.settings["dial"] = dial
             await group.start(name)

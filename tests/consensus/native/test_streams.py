@@ -347,16 +347,18 @@ async def test_nothing_that_has_arrived_is_sent_again(
     victim = NAMES[-1]
     (port,) = free_ports(1)
     proxies = Registry(seed=1)
+    dial: dict[str, str] = {}
     running = Group(
         tmp_path,
         snapshot_entries=20,
         election_timeout_ms=1_000,
         heartbeat_interval_ms=100,
-        dial={victim: f"127.0.0.1:{port}"},
+        dial=dial,
         **(tls_settings(tmp_path) if secure else {}),
     )
     try:
         upstream = running.addresses[victim]
+        dial[upstream] = f"127.0.0.1:{port}"
         proxy = await proxies.create(victim, f"127.0.0.1:{port}", upstream, True)
         async with started(running):
             await away_past_compaction(running, victim)
