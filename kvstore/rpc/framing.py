@@ -23,6 +23,10 @@ GZIP_LEVEL: Final = 1
 SAFE: Final = bytes(c for c in range(0x20, 0x7F) if c != 0x25).decode()
 """What grpc-message leaves as it is: printable ASCII without the percent sign."""
 
+STATUS_MESSAGE_BYTES_MAX: Final = 4_096
+"""Most of a status's text that is sent: texts quote what the client sent, of any size, it grows to
+three times as much when percent-encoded, and clients limit the headers that they take."""
+
 TIMEOUT_UNITS_S: Final = {
     b"H": 3600.0,
     b"M": 60.0,
@@ -130,10 +134,16 @@ def timeout_s(value: bytes) -> float:
 
 
 def status_headers(status: Status) -> HeaderList:
-    """Return a status as trailers: its number, and its message percent-encoded."""
+    """Return a status as trailers: its number, and its message percent-encoded.
+
+    Of the message ``STATUS_MESSAGE_BYTES_MAX`` bytes are sent, cut between two characters.
+    """
     headers = [(b"grpc-status", b"%d" % status.code)]
     if status.message:
-        encoded = quote_from_bytes(status.message.encode(), safe=SAFE).encode()
+        message = status.message.encode()
+        if len(message) > STATUS_MESSAGE_BYTES_MAX:
+            message = message[:STATUS_MESSAGE_BYTES_MAX].decode("utf-8", "ignore").encode()
+        encoded = quote_from_bytes(message, safe=SAFE).encode()
         headers.append((b"grpc-message", encoded))
     if status.code is Code.UNIMPLEMENTED:
         headers.append(ACCEPT_ENCODING)

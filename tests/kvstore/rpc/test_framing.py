@@ -95,3 +95,11 @@ def test_any_message_survives_percent_encoding(text: str) -> None:
     encoded = headers.get(b"grpc-message", b"")
     assert all(0x20 <= byte < 0x7F for byte in encoded)
     assert unquote(encoded.decode()) == text
+
+
+def test_a_message_that_quotes_a_large_request_is_cut_between_characters() -> None:
+    text = "x" + "\N{REPLACEMENT CHARACTER}" * 64_000
+    encoded = dict(framing.status_headers(Status(Code.INTERNAL, text)))[b"grpc-message"]
+    sent = unquote(encoded.decode(), errors="strict")
+    assert text.startswith(sent)
+    assert 0 <= framing.STATUS_MESSAGE_BYTES_MAX - len(sent.encode()) < 3
