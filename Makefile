@@ -34,7 +34,7 @@ setup: $(VENV)/.dev ## Install what the tests need, real etcd and Go modules inc
 	@tests/setup.sh
 
 test: setup ## Run all tests (at most 10 minutes)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadgroup $(PYTEST_ARGS)
 
 check: $(VENV)/.dev ## Format, lint, types and import contracts; never writes
 	$(BIN)/ruff format --check .
