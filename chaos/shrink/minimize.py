@@ -1,13 +1,15 @@
 """From a seed that fails to the few faults and operations without which it does not.
 
 A try counts as failing only if it fails *in the same way*. It is cheap: it ends a little after the
-moment at which the violation is due. The run is made short first (its last second, its last two,
-and so on: earlier acts go, later ones move to the front). Then operations are dropped, and faults,
-in big pieces first, until nothing more can go; where many operations stay all are made as large as
-the largest, for a bug may want bytes. Dropping an act moves every later draw of the network, and a
-bug that wants one late message is gone by mere luck; so short runs and big pieces are tried with
-several lucks, and a list that is still long when nothing more can go is tried with others. The time
-is bounded, and what is left by then is the answer.
+moment at which the violation is due, and a loop without end is known by the events that the seed's
+run had before its own. The run is made short first (its last second, its last two, and so on:
+earlier acts go, later ones move to the front); if that is not enough, snapshots come sooner. Then
+operations are dropped, and faults, in big pieces first, until nothing more can go; where many
+operations stay all are made as large as the largest, for a bug may want bytes. Dropping an act
+moves every later draw of the network, and a bug that wants one late message is gone by mere luck;
+so short runs and big pieces are tried with several lucks, and a list that is still long when
+nothing more can go is tried with others. The time is bounded, and what is left by then is the
+answer.
 
 A cluster that is stuck for want of calls is not stuck: the lists have probes that call once all is
 healed (``Script.probes``). With them a list that failed tells whether a fix helps: it plays on a
@@ -29,7 +31,7 @@ from chaos.shrink.script import Act, Script, ScriptedWorld
 from chaos.sim.invariants import Violation
 from chaos.sim.options import SECOND_US
 from chaos.sim.runner import SWARM, options_of
-from chaos.sim.world import FAULTY_SHARE, SECONDS
+from chaos.sim.world import FAULTY_SHARE, LOOP, SECONDS
 
 TIME_LIMIT_S: Final = 50.0
 """With what a loaded machine adds to the last try, and writing it down, within a minute."""
@@ -49,6 +51,18 @@ BIG: Final = 1 / 5
 """A piece is big if it is such a part of all acts."""
 PARTS_FIRST: Final = 8
 """Pieces into which the operations are cut before other things are tried."""
+SHORT_SHARE: Final = 1 / 4
+"""Of the time, for making a run short with one luck after the other."""
+SNAPSHOT_ENTRIES: Final = 20
+"""After how many entries members take snapshots in a list that needs fewer calls so: the least
+that the simulator draws."""
+LOOP_PULSES: Final = 20
+"""So many thousands of events in a quarter of a second of virtual time are a loop without end: a
+hundred times what is usual. The simulator itself waits longer, and comes to the same."""
+TRY_PULSES: Final = 5
+TRY_FACTOR: Final = 2
+"""Where a loop is wanted, so many are one in a try, and as many times the most that the seed's run
+had before its own loop: fewer acts do not make more events."""
 KIND_CHARS: Final = 60
 
 
@@ -127,10 +141,16 @@ def shrink_seed(
         DoesNotFail: it does not; or its list of acts, which would be a defect of the simulator.
     """
     began = time.monotonic()
-    error, recorded = failure_of(seed, seconds, profile)
+    world = ScriptedWorld(seed, profile=profile)
+    world.loop_pulses = LOOP_PULSES
+    error = _error_of(lambda: world.run(seconds))
     if not error:
         raise DoesNotFail(f"seed {seed} keeps every promise: there is nothing to shrink")
-    search = _Search(recorded, error, began + time_limit_s, progress)
+    recorded = world.recorded(seconds)
+    loop_pulses = LOOP_PULSES
+    if error.endswith(LOOP):
+        loop_pulses = min(LOOP_PULSES, TRY_PULSES + TRY_FACTOR * world.busiest_before)
+    search = _Search(recorded, error, began + time_limit_s, progress, loop_pulses)
     if not search.begin():
         raise DoesNotFail(f"seed {seed} fails ({error}), and the list of its acts does not")
     search.shorten()
@@ -153,16 +173,23 @@ class _Search:
         error: how it failed.
         deadline: on the monotonic clock.
         progress: is told of every shorter list.
+        loop_pulses: what is a loop in a try, see ``ScriptedWorld``.
     """
 
     def __init__(
-        self, recorded: Script, error: str, deadline: float, progress: Callable[[Script], None]
+        self,
+        recorded: Script,
+        error: str,
+        deadline: float,
+        progress: Callable[[Script], None],
+        loop_pulses: int,
     ) -> None:
         self.best = recorded
         self.error = error
         self.runs = 1
         self._wanted = kind_of(error)
         self._deadline = deadline
+        self._loop_pulses = loop_pulses
         self._progress = progress
         self._limit_us: int | None = None
         self._after_us = 0
@@ -185,14 +212,29 @@ class _Search:
         return fails
 
     def shorten(self) -> None:
-        """Keep the last acts only, and let them come early."""
+        """Keep the last acts only, and let them come early; with snapshots taken sooner, too."""
         shorter = [self._last(window_s) for window_s in WINDOWS_S]
-        for _ in range(SHORT_LUCKS):
+        now = time.monotonic()
+        enough = now + SHORT_SHARE * (self._deadline - now)
+        for luck in range(SHORT_LUCKS):
             for script in shorter:
                 if script is not None:
                     if self._fails(attrs.evolve(script, salt=self._salts)):
                         return
                     self._salts += 1
+            if luck == 0 and self._compact_sooner():
+                self.shorten()
+                return
+            if time.monotonic() >= enough:
+                return
+
+    def _compact_sooner(self) -> bool:
+        """Let members take snapshots after few entries, if they do not: some bugs want one."""
+        whole = self.best
+        drawn = options_of(whole.seed, whole.profile).snapshot_entries
+        if whole.snapshot_entries is not None or drawn <= SNAPSHOT_ENTRIES:
+            return False
+        return self._fails_with_luck(attrs.evolve(whole, snapshot_entries=SNAPSHOT_ENTRIES), LUCKS)
 
     def _last(self, window_s: float) -> Script | None:
         """The last so many seconds alone; None if that is little less than what there is."""
@@ -280,7 +322,7 @@ class _Search:
         self.runs += 1
         world = ScriptedWorld(script.seed, script)
         until, enough = (self._until_us(script), self._is_over) if is_due else (None, None)
-        error = _error_of(lambda: world.play(until, enough))
+        error = _error_of(lambda: world.play(until, enough, self._loop_pulses))
         if not error or kind_of(error) != self._wanted:
             return False
         self.error = error

@@ -7,9 +7,10 @@ draws, so that an act does the same whichever others are left out. Draws between
 that died comes back) are served in their order.
 
 A list may say more than what was done: that the luck of network and disks is another one (``salt``;
-a bug that needs one late message is soon lost with any other luck), that everything is healed
-earlier, and that probes of its own ask for progress after that, so that a run of few operations, or
-of none, is not taken for a cluster that is stuck.
+a bug that needs one late message is soon lost with any other luck), that members take snapshots
+sooner (a bug of snapshots then needs fewer calls), that everything is healed earlier, and that
+probes of its own ask for progress after that, so that a run of few operations, or of none, is not
+taken for a cluster that is stuck.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ import attrs
 from chaos.sim.admin import Admin
 from chaos.sim.clients import Clients
 from chaos.sim.faults import Faults
+from chaos.sim.invariants import Violation
 from chaos.sim.member import Member
 from chaos.sim.options import SECOND_US
 from chaos.sim.runner import PROFILES, SWARM, options_of
-from chaos.sim.world import World
+from chaos.sim.world import LOOP, PULSE_EVENTS, World
 
 Draw = float
 OPERATIONS: Final = frozenset({"_propose", "_read"})
@@ -72,6 +74,7 @@ class Script:
         salt: another luck of the same seed; 0 is the seed's own.
         faulty_s: when everything is healed, in virtual seconds; None for when the seed does it.
         probes: whether clients of the list's own ask for progress after that.
+        snapshot_entries: see ``Options``; None for what the seed draws.
     """
 
     seed: int
@@ -82,6 +85,7 @@ class Script:
     salt: int = 0
     faulty_s: float | None = None
     probes: bool = False
+    snapshot_entries: int | None = None
 
     def only(self, acts: Iterable[Act]) -> Script:
         """The same with these acts alone."""
@@ -106,6 +110,7 @@ class Script:
             "salt": self.salt,
             "faulty_s": self.faulty_s,
             "probes": self.probes,
+            "snapshot_entries": self.snapshot_entries,
             "acts": [[act.at_us, act.actor, act.name, list(act.draws)] for act in self.acts],
             "between": {actor: list(draws) for actor, draws in self.between.items()},
         }
@@ -126,6 +131,9 @@ class Script:
         if profile not in PROFILES:
             raise ValueError(f"profile {profile!r} is none of {', '.join(PROFILES)}")
         faulty_s = document.get("faulty_s")
+        snapshot_entries = document.get("snapshot_entries")
+        if snapshot_entries is not None and int(snapshot_entries) < 1:
+            raise ValueError(f"snapshot_entries {snapshot_entries} is less than one")
         return cls(
             seed=int(document["seed"]),
             seconds=float(document["seconds"]),
@@ -135,6 +143,7 @@ class Script:
             salt=int(document.get("salt", 0)),
             faulty_s=None if faulty_s is None else float(faulty_s),
             probes=bool(document.get("probes", False)),
+            snapshot_entries=None if snapshot_entries is None else int(snapshot_entries),
         )
 
 
@@ -214,7 +223,14 @@ class ScriptedWorld(World):
         self.profile = script.profile if script else profile
         self.acts: list[Act] = []
         self.tapes: dict[str, Tape] = {}
-        super().__init__(seed, options_of(seed, self.profile), say)
+        self._pulses: list[int] = []
+        self._enough: Callable[[], bool] | None = None
+        self.loop_pulses: int | None = None
+        """So many thousands of events between two questions are a loop; None: see ``World``."""
+        options = options_of(seed, self.profile)
+        if script is not None and script.snapshot_entries is not None:
+            options = attrs.evolve(options, snapshot_entries=script.snapshot_entries)
+        super().__init__(seed, options, say)
         self.faults = _Faults(self)
         self.clients: _Clients = _Clients(self)
         self.admin = _Admin(self)
@@ -224,12 +240,18 @@ class ScriptedWorld(World):
         salt = self.script.salt if self.script else 0
         return super().stream(f"{purpose}, salt {salt}" if salt else purpose)
 
-    def play(self, until_us: int | None = None, enough: Callable[[], bool] | None = None) -> bool:
+    def play(
+        self,
+        until_us: int | None = None,
+        enough: Callable[[], bool] | None = None,
+        loop_pulses: int | None = None,
+    ) -> bool:
         """Run the script; False if it was given up before its end.
 
         Args:
             until_us: give up at this virtual time.
             enough: asked every now and then whether to give up.
+            loop_pulses: see the attribute.
 
         Raises:
             Violation: see ``World.run``.
@@ -237,6 +259,7 @@ class ScriptedWorld(World):
         assert self.script is not None
         if until_us is not None:
             self.at(until_us, self._give_up, None)
+        self._enough, self.loop_pulses = enough, loop_pulses
         if enough is not None:
             self._ask(enough)
         try:
@@ -252,6 +275,25 @@ class ScriptedWorld(World):
 
     def _give_up(self, _: None) -> None:
         raise _GivenUp
+
+    def pulse(self) -> None:
+        """See ``World``: in a loop no time passes, and yet it may be enough."""
+        self._pulses.append(self.now)
+        if self._enough is not None and self._enough():
+            self._give_up(None)
+        most = self.loop_pulses
+        if most is None or len(self._pulses) < most:
+            return
+        if self.now - self._pulses[-most] < ASK_EVERY_US:
+            raise Violation(f"more than {most * PULSE_EVENTS} events in one phase: {LOOP}")
+
+    @property
+    def busiest_before(self) -> int:
+        """Most pulses between two questions, until shortly before now: without a loop of now."""
+        calm = [at for at in self._pulses if at < self.now - ASK_EVERY_US]
+        return max(
+            (sum(0 <= at - first < ASK_EVERY_US for at in calm) for first in calm), default=0
+        )
 
     def heal(self) -> None:
         """See ``World``; from now on there are probes, if the script wants them."""

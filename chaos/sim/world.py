@@ -38,6 +38,10 @@ EVENTS_MAX: Final = 100_000
 EVENTS_PER_S_MAX: Final = 5_000
 """Events in one phase, and as many more for each of its seconds: dozens of times what is usual.
 More means that something goes round in circles."""
+LOOP: Final = "a loop without end"
+"""How the violation ends that says so."""
+PULSE_EVENTS: Final = 1_000
+"""A run is asked once in so many events whether it is to go on."""
 SWEEP_US: Final = SECOND_US // 2
 MATCH_EVERY: Final = 6
 """Sweeps between two comparisons of logs."""
@@ -132,14 +136,21 @@ class World:
         end = self.now + duration_us
         heap, pop = self._heap, heapq.heappop
         events, most = 0, EVENTS_MAX + EVENTS_PER_S_MAX * duration_us // SECOND_US
+        pulse = min(PULSE_EVENTS, most)
         while heap and heap[0][0] <= end:
             self.now, _, action, argument = pop(heap)
             events += 1
             action(argument)
-            if events > most:
-                raise Violation(f"more than {most} events in one phase: a loop without end")
+            if events > pulse:
+                if events > most:
+                    raise Violation(f"more than {most} events in one phase: {LOOP}")
+                self.pulse()
+                pulse = min(pulse + PULSE_EVENTS, most)
         self.now = end
         self.events += events
+
+    def pulse(self) -> None:
+        """Called once in ``PULSE_EVENTS`` events of a phase, however little time passes."""
 
     def count(self, what: str) -> None:
         """Count something that happened, for the report."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,13 +16,16 @@ from chaos.shrink.delta import drop_needless
 from chaos.shrink.minimize import DoesNotFail, failure_of_script, kind_of, shrink_seed
 from chaos.shrink.script import Act, Script, ScriptedWorld
 from chaos.sim.disk import SimFile
+from chaos.sim.faults import Faults
+from chaos.sim.invariants import Violation
 from chaos.sim.runner import KILL_ALL
-from chaos.sim.world import World
+from chaos.sim.world import EVENTS_MAX, World
 
 pytestmark = pytest.mark.timeout(600)  # simulations are work, not waiting: slow where CPU is
 FAULTS_MAX = 15
 OPERATIONS_MAX = 30
 SEED_OF_THE_BUG = 1
+SEED_OF_THE_LOOP = 15
 SECONDS = 15.0
 
 
@@ -125,6 +129,65 @@ def test_a_run_is_given_up_when_it_is_told() -> None:
     enough = ScriptedWorld(3, script)
     assert not enough.play(enough=lambda: enough.now >= 1_000_000)
     assert enough.now == 1_000_000
+
+
+def plant_loop(patch: pytest.MonkeyPatch) -> list[int]:
+    """Whoever crashes a member makes time stand still; return when that was."""
+    when: list[int] = []
+
+    def _crash(self: Faults) -> None:
+        world = self._world
+        when.append(world.now)
+
+        def again(_: None) -> None:
+            world.at(world.now, again, None)
+
+        again(None)
+
+    patch.setattr(Faults, "_crash", _crash)
+    return when
+
+
+def test_a_run_in_a_loop_is_given_up_when_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    when = plant_loop(monkeypatch)
+    script = Script(3, 10.0, (Act(1_000_000, "faults", "_crash"),), probes=True)
+    world = ScriptedWorld(3, script)
+    asked: list[int] = []
+
+    def enough() -> bool:
+        asked.extend(when)
+        return len(asked) > 3
+
+    assert not world.play(enough=enough)
+    assert asked == [1_000_000] * 4, "no time passes, and yet it was asked"
+    bounded = ScriptedWorld(3, script)
+    with pytest.raises(Violation, match="more than 4000 events in one phase: a loop without end"):
+        bounded.play(loop_pulses=4)
+
+
+def test_a_loop_shrinks_by_tries_that_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    plant_loop(monkeypatch)
+    found = shrink_seed(SEED_OF_THE_LOOP, SECONDS, time_limit_s=240.0)
+    assert found.operations_before and found.faults_before > 1, "there was something to shrink"
+    assert [act.name for act in found.script.faults] == ["_crash"]
+    assert not found.script.operations
+    number = re.search(r"more than (\d+) events", found.error)
+    assert number is not None
+    assert int(number[1]) < EVENTS_MAX, "it was known to be one long before the general bound"
+    assert kind_of(failure_of_script(found.script)) == kind_of(found.error)
+
+
+def test_a_list_may_have_snapshots_sooner() -> None:
+    script = Script(3, 10.0, probes=True)
+    sooner = attrs.evolve(script, snapshot_entries=20)
+    assert Script.from_json(json.loads(json.dumps(sooner.as_json()))) == sooner
+    drawn, said = ScriptedWorld(3, script), ScriptedWorld(3, sooner)
+    assert said.options.snapshot_entries == 20
+    assert attrs.evolve(said.options, snapshot_entries=drawn.options.snapshot_entries) == (
+        drawn.options
+    )
+    with pytest.raises(ValueError, match="snapshot_entries 0 is less than one"):
+        Script.from_json(script.as_json() | {"snapshot_entries": 0})
 
 
 def test_when_time_is_up_what_is_left_is_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
