@@ -98,7 +98,7 @@ class StartUp:
                 raise DataDamaged(distrust)
             base = self._settle(recovered)
         except DataDamaged as error:
-            damage = str(error)
+            damage = f"{damage}; {error}" if damage else str(error)
             recovered = from_nothing(self._wal, recovered, self._bootstrap, error)
             if distrust:
                 self._host.discard(distrust)

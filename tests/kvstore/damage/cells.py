@@ -34,8 +34,6 @@ BEHIND: Final = 3 * SNAPSHOT_COUNT + 100
 DRAWS_MAX: Final = 40
 AIMED: Final = ("value", "name", "branch", "places")
 RECEIVING_MS: Final = 4000
-READ_ERRORS: Final = 6
-"""The kernel reads ahead, and again what it could not: one or two would be seen by nobody."""
 
 
 @attrs.frozen(slots=True)
@@ -59,7 +57,7 @@ REMARKS: Final[Mapping[Cell, str]] = {
     Cell("log", "bit flip", "while it runs"): "nothing is read from the log of a member that runs: "
     "it is killed 20 puts later, and the time is from its next start on",
     Cell("log", "bit flip", "on the leader"): "as while it runs",
-    Cell("log", "EIO", "while down"): "the first reads of the log fail, and later ones do not",
+    Cell("log", "EIO", "while down"): "a bad block",
     Cell("log", "EIO", "while it runs"): "a sync fails, once",
     Cell("log", "EIO", "on the leader"): "a sync fails, once",
     Cell("snapshot", "bit flip", "while down"): "in a received snapshot that the crash left to be "
@@ -115,10 +113,9 @@ def _records_end(segment: Path) -> int:
 async def _fail_log(world: World, when: str) -> str:
     if when == "while down":
         world.kill()
-        world.mark()
-        world.disk.command(errors_in=".wal", read_errors=READ_ERRORS)
-        world.launch()
-        return "the first reads of the log fail"
+        (*_, segment) = world.files("engine/wal", "*.wal")
+        end = await asyncio.to_thread(_records_end, segment)
+        return _spoil(world, segment, world.rng.randrange(BLOCK_BYTES, end))
     world.mark()
     world.disk.command(errors_in=".wal", sync_errors=1)
     return "a sync of the log fails"
