@@ -109,8 +109,20 @@ def check_linearizability(
 
 
 def check_revisions(history: History) -> CheckResult:
-    """``check_linearizability`` on what a history has of registers, with the log that it has."""
+    """``check_linearizability`` on what a history has of registers, with the log that it has.
+
+    ``unknown`` without a log where there were other writes: their revisions would seem missing.
+    """
     operations = [operation for operation in history.operations if operation.f in REGISTER]
+    others = any(
+        op.may_write and op.f not in REGISTER and op.f != "compact"
+        for op in history.operations
+        if op.outcome is not Outcome.FAIL
+    )
+    if history.log is None and others:
+        findings = Findings()
+        findings.note(Kind.UNDECIDED, "there is no whole log, and not all writes are of registers")
+        return findings.result(CHECKER, Verdict.UNKNOWN)
     return check_linearizability(operations, history.log, history.base_revision)
 
 

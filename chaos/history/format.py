@@ -278,10 +278,17 @@ class History:
 
     @property
     def log(self) -> list[WatchEvent] | None:
-        """The longest account of every revision: the reference, else a member's; None without."""
+        """The longest account of every revision: the reference, else a member's; None without.
+
+        A member that has compacted cannot tell of every revision any more.
+        """
         if REFERENCE in self.watches:
             return self.watches[REFERENCE]
-        return max(self.watches.values(), key=len, default=None)
+        late = {
+            state.member for state in self.states if state.compact_revision > self.base_revision
+        }
+        whole = [log for member, log in self.watches.items() if member not in late]
+        return max(whole, key=len, default=None)
 
     @property
     def member_logs(self) -> dict[str, list[WatchEvent]]:

@@ -20,7 +20,12 @@ PAST_MAX: Final = 60
 """How far back a read may go, in revisions."""
 
 AHEAD_MAX: Final = 5
-"""How far ahead of what its client knows a read or a compaction may ask."""
+"""How far ahead of what its client knows a read may ask."""
+
+FUTURE_SHARE: Final = 0.1
+"""So many compactions ask for a revision that has not come."""
+
+FAR_AHEAD: Final = 1_000_000
 
 
 class CompactionWorkload(RegisterWorkload):
@@ -50,7 +55,10 @@ class CompactionWorkload(RegisterWorkload):
         elif f == "delete":
             operation = await self.delete(process, key)
         elif f == "compact":
-            operation = await self.compact(process, at)
+            # Never beyond what the reference was told: it could not go on after a fault.
+            future = process.rng.random() < FUTURE_SHARE
+            target = known + FAR_AHEAD if future else min(at, self.watched)
+            operation = await self.compact(process, target)
         else:
             operation = await self.read(process, at if f == "past" else 0, known, f == "stale")
         if operation.outcome is Outcome.OK:

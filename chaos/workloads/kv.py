@@ -110,6 +110,11 @@ class KvWorkload(Workload[AsyncClient]):
         for member, address in self.setting.direct.items():
             await self._collect_member(member, address, newest, deadline)
 
+    @property
+    def watched(self) -> int:
+        """The newest revision up to which the reference was told of everything."""
+        return self._watched
+
     # inside
 
     async def at_members(self, work: Callable[[AsyncClient], Coroutine[Any, Any, None]]) -> None:
@@ -134,32 +139,56 @@ class KvWorkload(Workload[AsyncClient]):
     async def _watch_everything(self) -> None:
         """Keep the reference until cancelled."""
         try:
-            await self.at_members(self._watch_at)
+            await self.at_members(self._watch_all)
         except Compacted:
-            return  # too late to be a reference: the members' logs must do
+            return  # too late to be a reference: members whose logs are whole must do
 
-    async def _watch_at(self, client: AsyncClient) -> None:
-        """Watch what was not told yet; go on at another member when one fails."""
-        while True:
-            start = self._watched + 1
-            watch = client.watch("", from_key=True, start_revision=start, progress_notify=True)
-            try:
-                async for batch in watch.batches():
-                    self._take(batch.header.revision, batch.events)
-            except Compacted:
-                raise
-            except EtcdError:
-                await asyncio.sleep(POLL_S)
-            finally:
-                await watch.close()
+    async def _watch_all(self, _: AsyncClient) -> None:
+        """Watch at every member at once: what one is late for in a fault, another has told."""
+        behind: set[str] = set()
+        watching = [
+            asyncio.create_task(self._watch_at(address, behind))
+            for address in self.setting.direct.values()
+        ]
+        try:
+            await asyncio.gather(*watching)
+        finally:
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
+
+    async def _watch_at(self, address: str, behind: set[str]) -> None:
+        """Watch what no member has told yet, again and again.
+
+        Raises:
+            Compacted: every member has compacted what comes next.
+        """
+        async with AsyncClient(address) as client:
+            while True:
+                start = self._watched + 1
+                watch = client.watch("", from_key=True, start_revision=start, progress_notify=True)
+                try:
+                    async for batch in watch.batches():
+                        behind.clear()
+                        self._take(batch.header.revision, batch.events)
+                except Compacted:
+                    behind.add(address)
+                    if len(behind) == len(self.setting.direct):
+                        raise
+                    await asyncio.sleep(POLL_S)
+                except EtcdError:
+                    await asyncio.sleep(POLL_S)
+                finally:
+                    await watch.close()
 
     def _take(self, revision: int, events: Any) -> None:
-        for event in events:
+        for event in [event for event in events if event.kv.mod_revision > self._watched]:
             deleted = event.type is EventType.DELETE
             value = None if deleted else self.decode(event.kv.value)
             key = event.kv.key.decode(errors="replace")
             self._reference.append(WatchEvent(event.kv.mod_revision, key, value))
-            revision = event.kv.mod_revision
+        if events:
+            revision = events[-1].kv.mod_revision
         self._watched = max(self._watched, revision)
 
     async def _newest(self) -> int:

@@ -12,6 +12,7 @@ import pytest
 
 from chaos.checkers.assumptions import LoadFloor
 from chaos.checkers.durability import check_convergence, check_durability, check_explained
+from chaos.checkers.linearizability import check_revisions
 from chaos.checkers.pipeline import check_history
 from chaos.history.format import (
     REFERENCE,
@@ -20,6 +21,7 @@ from chaos.history.format import (
     HistoryError,
     MemberState,
     Notice,
+    Operation,
     Outcome,
     SeenEvent,
     StatusEvent,
@@ -188,6 +190,32 @@ def hashed(*states: tuple[str, int, str, int]) -> History:
 def test_equal_hashes_at_one_position_agree() -> None:
     history = hashed(("n1", 9, "aa", 0), ("n2", 9, "aa", 0), ("n3", 9, "aa", 0))
     assert check_convergence(history).verdict is Verdict.OK
+
+
+def test_a_log_that_is_not_whole_is_no_reference() -> None:
+    history = hashed(("n1", 9, "aa", 4), ("n2", 9, "aa", 0))
+    short, whole = [WatchEvent(7, "a", "1")] * 3, [WatchEvent(2, "a", "0")]
+    history.watches = {"n1": short, "n2": whole}
+    assert history.log == whole
+    history.states = history.states[:1]
+    history.watches = {"n1": short}
+    assert history.log is None
+    history.watches = {"n1": short, "reference": whole}
+    assert history.log == whole
+
+
+def test_without_a_whole_log_deletions_leave_it_undecided() -> None:
+    """Their revisions would seem to be missing."""
+    put = Operation(1, 0, "put", "a", start=1, end=2, value="1", revision=2, outcome=Outcome.OK)
+    gone = Operation(2, 0, "delete", "a", start=3, end=4, revision=3, outcome=Outcome.OK)
+    again = Operation(3, 0, "put", "a", start=5, end=6, value="2", revision=4, outcome=Outcome.OK)
+    history = hashed(("n1", 4, "aa", 3))
+    history.operations = [put, gone, again]
+    history.watches = {"n1": [WatchEvent(4, "a", "2")]}
+    assert check_revisions(history).verdict is Verdict.UNKNOWN
+    events = [WatchEvent(2, "a", "1"), WatchEvent(3, "a", None), WatchEvent(4, "a", "2")]
+    history.watches["reference"] = events
+    assert check_revisions(history).verdict is Verdict.OK
 
 
 def test_different_hashes_at_one_position_disagree() -> None:
