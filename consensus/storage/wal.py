@@ -72,12 +72,13 @@ class WriteAheadLog:
         """
         with self._telling("opening"):
             recovered, self._segments = read_log(self._files, self._group_id)
-            recovered.noted_term = noted_term(self._files) or 0
+            noted = noted_term(self._files)
+            recovered.noted_term = noted or 0
             self._hard_state = recovered.hard_state
             self._base = recovered.base
             self._last_index = recovered.last_index
             if self._segments:
-                self._settle_tail(self._segments[-1])
+                self._settle_tail(self._segments[-1], noted)
             else:
                 self._add_segment(1, encode(self._base))
         return recovered
@@ -203,8 +204,13 @@ class WriteAheadLog:
         self._segments.append(segment)
         failpoints.hit("wal.after_segment")
 
-    def _settle_tail(self, segment: Segment) -> None:
-        """Make what was read durable, then say so: from now on a fault in it is damage."""
+    def _settle_tail(self, segment: Segment, noted: int | None) -> None:
+        """Make what was read durable, then say so: from now on a fault in it is damage.
+
+        A crash may have kept a record that nobody had been told of yet, and lost its note.
+        """
+        if noted is not None and self._hard_state.term > noted:
+            self._note_term(segment, self._hard_state.term)
         segment.file.sync()
         self._note_synced(segment)
         segment.file.sync()

@@ -71,8 +71,8 @@ def test_power_lost_by_all_at_once_loses_nothing_that_was_acknowledged() -> None
     assert summary.acknowledged > 100 * KILL_ALL_SEEDS
 
 
-@pytest.mark.parametrize("seed", [4182, 17774, 50340])
-def test_seeds_that_once_lost_a_newest_segment_to_damage(seed: int) -> None:
+@pytest.mark.parametrize("seed", [4182, 17774, 50340, 220186190650423])
+def test_seeds_that_once_lost_a_newest_segment_or_a_vote_to_damage(seed: int) -> None:
     assert run_seed(seed).verdict is Verdict.OK
 
 

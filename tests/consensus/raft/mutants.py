@@ -420,6 +420,13 @@ MUTANTS = (
         "native.test_repair:test_no_damaged_page_goes_unnoticed",
     ),
     Mutant(
+        "a term that a crash kept without its note is not noted again",
+        STORAGE + "wal:WriteAheadLog._settle_tail",
+        "noted is not None and self._hard_state.term > noted",
+        "False",
+        "storage.test_wal:test_a_term_whose_note_was_lost_in_a_crash_is_noted_again",
+    ),
+    Mutant(
         "drops a newest segment whose both first pages are damaged",
         STORAGE + "segments:was_never_used",
         " or _first_block_is_damaged(file)",

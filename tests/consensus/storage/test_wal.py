@@ -218,6 +218,31 @@ def test_an_unfinished_segment_has_no_field_that_is_damaged(tmp_path: Path, fiel
         open_log(tmp_path)
 
 
+def test_a_term_whose_note_was_lost_in_a_crash_is_noted_again(tmp_path: Path) -> None:
+    """What is read counts from then on, so damage to it must not take the member back behind it."""
+    log, _ = open_log(tmp_path)
+    log.append([HardState(2), entry(1, 2)])
+    path = tmp_path / segments(tmp_path)[0]
+    before = path.read_bytes()[TERM_SLOT_OFFSETS[0] : BLOCK_BYTES]
+    log.append([HardState(3, "me")])
+    log.close()
+    data = bytearray(path.read_bytes())
+    data[TERM_SLOT_OFFSETS[0] : BLOCK_BYTES] = before
+    path.write_bytes(data)
+    log, recovered = open_log(tmp_path)
+    log.close()
+    assert recovered.hard_state == HardState(3, "me")
+    end = len(data.rstrip(b"\0"))
+    data = bytearray(path.read_bytes())
+    data[end - 3] ^= 1
+    path.write_bytes(data)
+    log = WriteAheadLog(RealFileSystem(tmp_path), segment_bytes=SEGMENT_BYTES)
+    with pytest.raises(LogDamaged) as damaged:
+        log.open()
+    assert log.salvage(damaged.value).hard_state.lost_term == 3
+    log.close()
+
+
 class BadBlock(RealFileSystem):
     """A directory in one of whose files a block cannot be read."""
 
