@@ -11,6 +11,14 @@ GO_MIN=1.23
 
 say() { printf 'setup: %-18s %s\n' "$1" "$2"; }
 
+# --- Room: the members of the tests' clusters reserve their logs' segments on disk --------------------
+
+ROOM_GB=12
+free_gb="$(df --output=avail -B1G "${TMPDIR:-/tmp}" | tail -n 1 | tr -d ' ')"
+if [ "$free_gb" -lt "$ROOM_GB" ]; then
+    say disk "${TMPDIR:-/tmp} has $free_gb GB free, the tests need $ROOM_GB: set TMPDIR or make room"
+fi
+
 # --- etcd and etcdctl: Debian's packages ---------------------------------------------------------
 
 install_etcd() {

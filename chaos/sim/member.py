@@ -89,6 +89,7 @@ class Member:
         self._wakes_at = 0
         self._observed: tuple[int, int, Role] | None = None
         self._slicing = False
+        self._releasing = False
         self.streams = Streams(self)
         self._before: tuple[Vote, int, int] | None = None
         self._audited = 0
@@ -104,6 +105,7 @@ class Member:
         self.busy_until = world.now
         self.pending = {}
         self._slicing = False
+        self._releasing = False
         self.streams = Streams(self)
         self._observed = None
         self.disk.raised = False
@@ -274,7 +276,7 @@ class Member:
 
     def pump(self) -> None:
         """Let the driver do all that it has to, and look at what came of it."""
-        driver = self.driver
+        driver, world = self.driver, self.world
         if driver is None:
             return
         try:
@@ -286,10 +288,14 @@ class Member:
             raise Violation(f"{self.name} halted: {self.host.halted}")
         if driver.restoring and not self._slicing:
             self._slicing = True
-            self.world.at(self.world.now + SLICE_US, self._restore_slice, self.incarnation)
+            world.at(world.now + SLICE_US, self._restore_slice, self.incarnation)
+        if driver.holds_proposals and not self._releasing:
+            self._releasing = True
+            at = world.now + world.options.gather_us
+            world.at(at, self._release_proposals, self.incarnation)
         core = driver.core
         if self.repairing and not core.lost_term:
-            self.world.count("repairs")
+            world.count("repairs")
         self.repairing = core.lost_term > 0
         observed = (core.commit_index, core.term, core.role)
         if observed != self._observed:
@@ -297,6 +303,22 @@ class Member:
             self._news(driver, before, observed)
             if driver.wants_compaction:
                 self.guarded(self._compact, driver)
+
+    def _release_proposals(self, incarnation: int) -> None:
+        """What the leader held back has waited long enough."""
+        driver = self.driver
+        if driver is None or self.incarnation != incarnation:
+            return
+        world = self.world
+        ready = max(self.paused_until, self.busy_until)
+        if ready > world.now:
+            world.at(ready, self._release_proposals, incarnation)
+            return
+        self._releasing = False
+        if driver.holds_proposals:
+            world.count("proposals held back")
+            driver.release_proposals()
+            self.pump()
 
     def _restore_slice(self, incarnation: int) -> None:
         """One slice of a restore, when this member gets to it; then the next."""

@@ -34,6 +34,7 @@ class Options:
         late_duplicates: repeated messages arrive up to seconds later, elections apart.
         reordering: without it a link delivers in order.
         early_elections: members stand for election as soon as their leader's connection ends.
+        gather_us: how long a leader holds proposals back while a round is under way.
         crash_modes: what a crash may leave of unsynced writes.
         crash_all: probability that a crash takes every member at once.
         restart_s: mean seconds from a crash to the next start.
@@ -60,6 +61,7 @@ class Options:
     late_duplicates: bool = False
     reordering: bool = False
     early_elections: bool = False
+    gather_us: int = 4_000
     crash_every_s: float = 0.0
     crash_modes: tuple[CrashMode, ...] = (CrashMode.LOSE_ALL,)
     crash_all: float = 0.0
@@ -137,6 +139,7 @@ class Options:
             reads_per_s=prng.choice((2.0, 5.0, 10.0)),
             large_commands=sometimes(0.3, 0.0, 0.02),
             audit_disks=prng.random() < 0.4,
+            gather_us=prng.choice((0, 4_000, 20_000)),
         )
 
     @classmethod

@@ -18,6 +18,7 @@ from typing import Final
 from consensus import failpoints
 from consensus.engine import EngineHost
 from consensus.engines.native.commands import CommandIndex
+from consensus.engines.native.gathering import Gathering
 from consensus.engines.native.incoming import IncomingSnapshots
 from consensus.engines.native.outgoing import KEPT_ELECTION_TIMEOUTS, OutgoingSnapshots
 from consensus.engines.native.proposals import (
@@ -31,7 +32,14 @@ from consensus.errors import DataDamaged, ReadFailed, StorageError
 from consensus.raft.config import CoreConfig
 from consensus.raft.configuration import Configuration, InvalidConfiguration
 from consensus.raft.membership import configuration_at
-from consensus.raft.messages import AnyMessage, EntryKind, InstallSnapshot, LogEntry, SnapshotMeta
+from consensus.raft.messages import (
+    AnyMessage,
+    EntryKind,
+    InstallSnapshot,
+    LogEntry,
+    Propose,
+    SnapshotMeta,
+)
 from consensus.raft.ready import Ready
 from consensus.statemachine import StateSnapshot
 from consensus.storage.files import FileSystem
@@ -126,6 +134,7 @@ class Driver:
             self._requests,
             FORWARD_TIMEOUTS_MAX * config.election_timeout_ticks,
         )
+        self._gathering = Gathering(self.core, self._proposals.propose)
         self._reads: dict[int, ReadDone] = {}
         self._confirmed_reads: list[tuple[int, ReadDone]] = []
         self._received: StoredMeta | None = None
@@ -143,6 +152,7 @@ class Driver:
     def tick(self) -> None:
         """Let one tick of time pass."""
         self.core.tick()
+        self._gathering.release()
         self.outgoing.tick()
         self.incoming.discard_covered()
         self._proposals.tick()
@@ -151,7 +161,10 @@ class Driver:
         """Take in a message of another member."""
         if isinstance(message, InstallSnapshot):
             raise TypeError("a snapshot comes through receive_snapshot, with its data")
-        self.core.step(message)
+        if isinstance(message, Propose):
+            self._gathering.receive(message)
+        else:
+            self.core.step(message)
 
     def receive_snapshot(self, message: InstallSnapshot, stored: StoredMeta) -> None:
         """Take in a snapshot whose data is in the snapshot store already."""
@@ -159,8 +172,20 @@ class Driver:
         self.core.step(message)
 
     def propose(self, proposals: Sequence[Proposal]) -> None:
-        """Append proposals, or forward them to the leader, or say that neither can be."""
-        self._proposals.propose(proposals)
+        """Append proposals, or forward them to the leader, or say that neither can be.
+
+        A leader may hold them back: see ``holds_proposals``.
+        """
+        self._gathering.propose(proposals)
+
+    @property
+    def holds_proposals(self) -> bool:
+        """Whether proposals wait for a round that is under way: see ``release_proposals``."""
+        return self._gathering.holds
+
+    def release_proposals(self) -> None:
+        """Hold proposals back no longer. Call it ``GATHER_S`` after a ``pump`` that left some."""
+        self._gathering.release()
 
     def read_index(self, done: ReadDone) -> None:
         """Call ``done`` with an applied index that is safe to read at, or None if it failed."""
@@ -184,7 +209,10 @@ class Driver:
             return  # the host called back into us: the outer call goes on
         self._pumping = True
         try:
-            while self.core.has_ready:
+            while True:
+                self._gathering.release_if_due()
+                if not self.core.has_ready:
+                    break
                 self._handle(self.core.take_ready())
         finally:
             self._pumping = False

@@ -23,6 +23,7 @@ from consensus.engines.native.bootstrap import GROUP_ID, LOG_FILES, directory_id
 from consensus.engines.native.capabilities import CAPABILITIES, FEATURE_LEVEL
 from consensus.engines.native.driver import CATCH_UP_ENTRIES, Driver
 from consensus.engines.native.early import stand_soon
+from consensus.engines.native.gathering import GATHER_S
 from consensus.engines.native.membership import MemberChanges
 from consensus.engines.native.peers import Peers, removal_of
 from consensus.engines.native.questions import Questions
@@ -155,6 +156,7 @@ class NativeEngine(Engine):
         self._streams: SnapshotStreams
         self._upkeep: Upkeep
         self._pump_handle: asyncio.Handle | None = None
+        self._release_handle: asyncio.TimerHandle | None = None
         self._tick_handle: asyncio.TimerHandle | None = None
         self._tick_due = 0.0
         self._status_changed = asyncio.Event()
@@ -253,7 +255,7 @@ class NativeEngine(Engine):
     async def stop(self) -> None:
         """Stop, close, and give the data directory back."""
         self._host = None
-        for handle in (self._tick_handle, self._pump_handle):
+        for handle in (self._tick_handle, self._pump_handle, self._release_handle):
             if handle is not None:
                 handle.cancel()
         for task in list(self._tasks):
@@ -422,10 +424,19 @@ class NativeEngine(Engine):
                 self._leave()
                 return
             self._upkeep.pumped()
+            if self._driver.holds_proposals and self._release_handle is None:
+                loop = asyncio.get_running_loop()
+                self._release_handle = loop.call_later(GATHER_S, self._release)
         except (StorageError, InvariantViolated) as error:
             self._halt(str(error))
             return
         self._announce()
+
+    def _release(self) -> None:
+        self._release_handle = None
+        if self._driver is not None and self._driver.holds_proposals:
+            self._driver.release_proposals()
+            self._wake()
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()

@@ -1,0 +1,90 @@
+"""What a leader holds back while a round of replication is under way.
+
+A round costs each member a message, a write, a sync and a reply, however much it carries. Where
+proposals come one by one while the last ones are not committed yet, rounds of their own would be
+many and small: they wait for the round to end instead, and then go together, in one message with
+the news of that commit. Where nothing is under way, nothing waits; and nothing waits for long: the
+host calls ``release`` after ``GATHER_S``, so that a slow network is still filled with rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from consensus.raft.core import Core
+from consensus.raft.messages import Propose
+from consensus.types import Proposal
+
+GATHER_S: Final = 0.004
+"""Longest that a proposal is held back, in seconds, while the host is not held up itself."""
+
+GATHERED_MAX: Final = 64
+"""Commands that are held back together. More go at once: a longer round would only be later."""
+
+GATHERED_BYTES_MAX: Final = 1024 * 1024
+"""Bytes of commands that are held back together."""
+
+
+class Gathering:
+    """Stands before a leader's log, and is open on every other member.
+
+    Args:
+        core: the member's core.
+        append: takes this node's own proposals, whoever leads.
+    """
+
+    def __init__(self, core: Core, append: Callable[[Sequence[Proposal]], None]) -> None:
+        self._core = core
+        self._append = append
+        self._held: list[Sequence[Proposal] | Propose] = []
+        self._commands = 0
+        self._bytes = 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether something is held back."""
+        return bool(self._held)
+
+    def propose(self, proposals: Sequence[Proposal]) -> None:
+        """Take proposals of this node."""
+        if self._is_under_way() and self._has_room([item.command for item in proposals]):
+            self._held.append(proposals)
+        else:
+            self.release()
+            self._append(proposals)
+
+    def receive(self, message: Propose) -> None:
+        """Take what another member forwarded to this one."""
+        if (
+            message.term == self._core.term
+            and self._is_under_way()
+            and self._has_room(message.commands)
+        ):
+            self._held.append(message)
+        else:
+            self.release()
+            self._core.step(message)
+
+    def release_if_due(self) -> None:
+        """Let go of what is held if no round is under way, or this member leads no more."""
+        if self._held and not self._is_under_way():
+            self.release()
+
+    def release(self) -> None:
+        """Let go of what is held, in its order."""
+        held, self._held, self._commands, self._bytes = self._held, [], 0, 0
+        for item in held:
+            if isinstance(item, Propose):
+                self._core.step(item)
+            else:
+                self._append(item)
+
+    def _is_under_way(self) -> bool:
+        core = self._core
+        return core.is_leader and core.commit_index < core.log.last_index
+
+    def _has_room(self, commands: Sequence[bytes]) -> bool:
+        self._commands += len(commands)
+        self._bytes += sum(map(len, commands))
+        return self._commands <= GATHERED_MAX and self._bytes <= GATHERED_BYTES_MAX
