@@ -7,7 +7,7 @@ same state on every member.
 
 What is applied is visible at once and durable later: ``commit`` runs after ``COMMIT_RECORDS``
 changed records, or, through ``tick``, ``COMMIT_INTERVAL_S`` after the first of them. ``position``
-is what is durable.
+makes it durable and says where that is.
 """
 
 from __future__ import annotations
@@ -239,8 +239,13 @@ class KVStateMachine(StateMachine):
     # -- durability ------------------------------------------------------------------------------
 
     def position(self) -> Position:
-        """Commit, and return where the state on disk stands now."""
+        """Make everything applied so far durable, and return where the state on disk stands.
+
+        Raises:
+            StorageError: the disk refused.
+        """
         self.commit()
+        self.store.backend.sync()
         return self.store.state.position
 
     @property
@@ -249,7 +254,7 @@ class KVStateMachine(StateMachine):
         return self.store.dirty and time.monotonic() - self._changed_s >= COMMIT_INTERVAL_S
 
     def commit(self) -> None:
-        """Make everything applied so far durable.
+        """Give everything applied so far to the file, if not for good: see ``Backend.commit``.
 
         Raises:
             StorageError: the disk refused.

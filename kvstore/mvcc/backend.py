@@ -1,11 +1,13 @@
 """One LMDB file, its tables, and the one long-open write transaction.
 
 Everything that was applied and is not committed yet lives in that transaction; every read of the
-serving path goes through it and so sees applied state at once. ``commit`` makes it durable and
+serving path goes through it and so sees applied state at once. ``commit`` gives it to the file and
 opens the next. ``abort`` throws it away: the file then holds the last commit, a consistent prefix.
 
 The map is opened once, far larger than any database, and never resized: address space is free, and
-the file grows only as pages are written. Sync stays on: a commit that returned is on the disk.
+the file grows only as pages are written. A commit syncs its pages, and not the page that says where
+they are (LMDB's ``metasync``): a loss of power may undo the last commit, and never half of one.
+``sync`` is for whoever needs to know that it stays.
 """
 
 from __future__ import annotations
@@ -69,6 +71,7 @@ class Backend:
                 map_size=MAP_SIZE_BYTES,
                 max_dbs=len(TABLES),
                 readahead=False,
+                metasync=False,
                 mode=0o600,
             )
         except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError) as error:
@@ -128,6 +131,7 @@ class Backend:
         # The tables' handles belong to this transaction until it is committed.
         self.commit()
         if fresh:
+            self.sync()
             sync_directory(self.path.parent)
 
     def get_meta(self, name: bytes) -> bytes | None:
@@ -145,16 +149,27 @@ class Backend:
         self.txn.put(name, seal(name, value), db=self.meta)
 
     def commit(self) -> None:
-        """Make everything written so far durable, and open the next write transaction.
+        """Give everything written so far to the file, and open the next write transaction.
+
+        A loss of power can undo it, until ``sync`` or a later commit; the process's end cannot.
 
         Raises:
-            StorageError: the disk refused. Nothing of it is durable, and the backend is unusable.
+            StorageError: the disk refused. Nothing of it is in the file; the backend is unusable.
         """
         failpoints.hit("machine.before_commit")
         with translated(self.path):
             self.txn.commit()
             self.txn = self.env.begin(write=True)
         failpoints.hit("machine.after_commit")
+
+    def sync(self) -> None:
+        """Make the last commit durable.
+
+        Raises:
+            StorageError: the disk refused. The last commit may be lost; the backend is unusable.
+        """
+        with translated(self.path):
+            self.env.sync(True)
 
     def abort(self) -> None:
         """Throw away everything since the last commit, and open the next write transaction."""

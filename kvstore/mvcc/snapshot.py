@@ -186,6 +186,7 @@ def load_steps(path: Path, chunks: Iterable[bytes], position: Position | None) -
             state.position = position
         save_state(backend, state)
         backend.commit()
+        backend.sync()
     except BaseException:
         backend.close()
         remove_database(path)

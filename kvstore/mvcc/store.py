@@ -440,7 +440,7 @@ class Store:
         self.uncommitted += found
 
     def commit(self) -> None:
-        """Make everything applied so far durable, with its position.
+        """Give everything applied so far to the file, with its position; see ``Backend.commit``.
 
         Raises:
             StorageError: the disk refused; the store is back at the last commit.
@@ -478,8 +478,9 @@ class Store:
         self._open()
 
     def close(self) -> None:
-        """Commit and close the file."""
+        """Commit, make it durable, and close the file."""
         self.commit()
+        self.backend.sync()
         self.backend.close()
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import lmdb
 import pytest
 
+from chaos.lossyfs.disk import LossyDisk, why_not
+from chaos.lossyfs.volatile import Forget
 from consensus.errors import StorageError
 from consensus.testing import StateMachineContract
 from consensus.types import Entry, Position
@@ -123,6 +125,73 @@ for number in range(10**9):
     assert machine.state_hash() == twin.machine.state_hash()
     machine.close()
     twin.machine.close()
+
+
+def test_a_position_stays_whatever_comes_right_after(tmp_path: Path) -> None:
+    if why_not():
+        pytest.skip(why_not())
+    disk = LossyDisk("m", tmp_path / "store", tmp_path / "disk", tmp_path / "log", seed=7)
+    code = f"""
+from pathlib import Path
+from tests.kvstore.mvcc.driver import Driver
+driver = Driver(Path({str(tmp_path / "disk" / "machine")!r}))
+driver.put(b"a")
+print(driver.machine.position().index, flush=True)
+input()
+"""
+    disk.mount()
+    try:
+        for expected in (1, 2, 3):
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            with subprocess.Popen([sys.executable, "-c", code], **pipes) as child:
+                assert child.stdout is not None
+                assert int(child.stdout.readline()) == expected
+                child.send_signal(signal.SIGKILL)
+            disk.forget(Forget.ALL)
+    finally:
+        disk.unmount()
+
+
+@pytest.mark.parametrize("mode", Forget)
+def test_a_loss_of_power_keeps_a_prefix_and_every_position(tmp_path: Path, mode: Forget) -> None:
+    """The disk forgets what was not synced: a commit may go, what ``position`` said does not."""
+    if why_not():
+        pytest.skip(why_not())
+    disk = LossyDisk("m", tmp_path / "store", tmp_path / "disk", tmp_path / "log", seed=7)
+    code = f"""
+import sys
+from pathlib import Path
+from tests.kvstore.mvcc.driver import Driver
+driver = Driver(Path({str(tmp_path / "disk" / "machine")!r}))
+number = driver.machine.position().index
+while True:
+    driver.put(b"k%d" % (number % 50), b"%d" % number)
+    number += 1
+    if number % 7 == 0:
+        driver.machine.commit()
+    if number % 100 == 0:
+        print(driver.machine.position().index, flush=True)
+"""
+    disk.mount()
+    try:
+        twin, at, lost = Driver(tmp_path / "twin"), 0, 0
+        for _ in range(4):
+            with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:
+                assert child.stdout is not None
+                said = [int(child.stdout.readline()) for _ in range(3)][-1]
+                child.send_signal(signal.SIGKILL)
+            lost += disk.forget(mode)
+            machine = KVStateMachine(tmp_path / "disk" / "machine")
+            begins, at = at, machine.position().index
+            assert at >= said
+            for number in range(begins, at):
+                twin.put(b"k%d" % (number % 50), b"%d" % number)
+            assert machine.state_hash() == twin.machine.state_hash()
+            machine.close()
+        twin.machine.close()
+        assert lost > 0
+    finally:
+        disk.unmount()
 
 
 def test_what_is_applied_is_seen_at_once_and_durable_after_commit(tmp_path: Path) -> None:
