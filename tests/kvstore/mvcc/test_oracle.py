@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import subprocess
 from collections.abc import Iterator
@@ -78,6 +79,7 @@ class Requests:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.revision = 1
+        self.short_lived = itertools.count(100)
 
     def key(self) -> bytes:
         if self.random.random() < 0.02:
@@ -195,8 +197,9 @@ class Requests:
                 return pb.CompactionRequest(revision=self.revision - back, physical=self.flag())
             case "grant":
                 ttl = self.random.choice([-1, 0, 1, 100, 5000, 9_000_000_000, 9_000_000_001])
-                # A short TTL must not run out in etcd while the test runs: use ids apart.
-                return pb.LeaseGrantRequest(ID=self.lease() + (ttl < 100) * 100 or 1, TTL=ttl)
+                # A short TTL may run out in etcd while the test runs: it has an id of its own.
+                id = (self.lease() or 1) if ttl >= 100 else next(self.short_lived)
+                return pb.LeaseGrantRequest(ID=id, TTL=ttl)
             case "revoke":
                 return pb.LeaseRevokeRequest(ID=self.lease() or 5)
         return pb.LeaseLeasesRequest()
