@@ -253,7 +253,7 @@ class SimulatedPlan:
         voters = list(leader.driver.core.configuration.voters)
         heir = voters[(voters.index(leader.name) + 1) % len(voters)]
         if heir != leader.name:
-            leader.driver.core.transfer_leadership(heir)
+            leader.driver.transfer_leadership(heir)
             leader.pump()
 
     def _restart(self, victims: list[Member]) -> None:

@@ -74,7 +74,7 @@ class Admin:
             return
         self._world.trace.note(self._world.now, "transfer", leader.name, target)
         self._world.count("transfers")
-        driver.core.transfer_leadership(target)
+        driver.transfer_leadership(target)
         leader.pump()
 
     # -- members ------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ class Admin:
         steps = steps_between(core.configuration, voters, learners)
         try:
             if steps and self._steps_prng.random() < STEPS_SHARE:
-                core.change_members(steps)
+                leader.driver.change_members(steps)
                 world.count("changes in steps")
             else:
                 core.change_membership(sorted(voters), sorted(learners))

@@ -317,6 +317,11 @@ class Core:
         )
 
     @property
+    def handed_index(self) -> int:
+        """Index of the last entry that a ``Ready`` has handed out."""
+        return self._handed_index
+
+    @property
     def hard_state(self) -> HardState:
         """What must be on disk before this member's next promise."""
         return HardState(self.term, self.voted_for, self.commit_index, self.lost_term)

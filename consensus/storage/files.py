@@ -8,7 +8,6 @@ a rename or a new name is durable once its directory was synced.
 from __future__ import annotations
 
 import abc
-import errno
 import os
 import time
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from consensus.stats import Durations
 from consensus.storage.durable import sync_directory
 
 WRITE_AHEAD_BYTES: Final = 1024 * 1024
-"""Zeros that are written into reserved blocks at once, before what comes to stand there."""
+"""Zeros that are written into reserved blocks at once, behind what was written last."""
 
 
 class File(abc.ABC):
@@ -44,6 +43,9 @@ class File(abc.ABC):
     @abc.abstractmethod
     def resize(self, size: int) -> None:
         """Reserve or cut the file to ``size`` bytes; new bytes read as zero."""
+
+    def note_blank(self, offset: int) -> None:
+        """Hear that everything from ``offset`` on reads as zero."""
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -78,15 +80,16 @@ class RealFile(File):
     """A file of the operating system.
 
     The first sync of a block that is reserved and was never written costs a transaction of the file
-    system's journal, several times the sync of a written one. Zeros are therefore written ahead of
-    what is appended: one transaction serves for many syncs, and they read as what was there.
+    system's journal, several times the sync of a written one. Zeros are therefore written behind
+    what is appended to reserved blocks: one transaction serves for many syncs, and who reads sees
+    no difference. A file has one writer at a time.
     """
 
     def __init__(self, path: Path, syncs: Durations | None = None) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._syncs = syncs
-        self._written_to = 0
-        """Up to here no reserved block is left unwritten, as far as anyone has looked."""
+        self._blank_from = self.size()
+        """From here on everything reads as zero, and its blocks may never have been written."""
 
     def read(self, offset: int, size: int) -> bytes:
         """Read at an offset."""
@@ -94,9 +97,12 @@ class RealFile(File):
 
     def write(self, offset: int, data: bytes) -> None:
         """Write all of it."""
-        if offset + len(data) > self._written_to:
-            self._write_ahead(offset, offset + len(data))
         self._write_all(offset, data)
+        end = offset + len(data)
+        if end > self._blank_from:
+            ahead = max(0, min(WRITE_AHEAD_BYTES, self.size() - end))
+            self._write_all(end, bytes(ahead))
+            self._blank_from = end + ahead
 
     def _write_all(self, offset: int, data: bytes) -> None:
         view = memoryview(data)
@@ -104,19 +110,6 @@ class RealFile(File):
             written = os.pwrite(self._fd, view, offset)
             view = view[written:]
             offset += written
-
-    def _write_ahead(self, start: int, end: int) -> None:
-        """Fill the reserved blocks that begin in a range, and some behind it, with zeros."""
-        size = self.size()
-        if end > size:
-            return  # it grows by being written: nothing is reserved here
-        hole = _seek(self._fd, start, os.SEEK_HOLE, size)
-        if hole < end:
-            data = _seek(self._fd, hole, os.SEEK_DATA, size)
-            fill = min(end + WRITE_AHEAD_BYTES, data) - hole
-            self._write_all(hole, bytes(fill))
-            hole += fill
-        self._written_to = hole
 
     def sync(self) -> None:
         """``fdatasync``: data, and what of the metadata is needed to read it."""
@@ -131,12 +124,16 @@ class RealFile(File):
 
     def resize(self, size: int) -> None:
         """Reserve real blocks when growing, so that a later sync need not update metadata."""
-        self._written_to = min(self._written_to, size)
+        self._blank_from = min(self._blank_from, size)
         if size > self.size():
             os.posix_fallocate(self._fd, 0, size)
             os.fsync(self._fd)
         else:
             os.ftruncate(self._fd, size)
+
+    def note_blank(self, offset: int) -> None:
+        """Blocks that an earlier life of the process reserved are written ahead as well."""
+        self._blank_from = min(self._blank_from, offset)
 
     def close(self) -> None:
         """Close the descriptor, once."""
@@ -177,13 +174,3 @@ class RealFileSystem(FileSystem):
     def sync_names(self) -> None:
         """``fsync`` of the directory."""
         sync_directory(self.directory)
-
-
-def _seek(descriptor: int, offset: int, whence: int, size: int) -> int:
-    """Return where the next hole, or the next data, begins; ``size`` where there is none."""
-    try:
-        return os.lseek(descriptor, offset, whence)
-    except OSError as error:
-        if error.errno in (errno.ENXIO, errno.EINVAL):  # none, or a file system that cannot tell
-            return size
-        raise

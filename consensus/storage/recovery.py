@@ -220,6 +220,7 @@ def _read_segment(found: _Found, following: _Found | None, recovered: Recovered)
             raise LogDamaged(name, offset, _unreadable(error), recovered) from error
         if recovered.torn_bytes:
             erase_tail(found.file, offset)
+        found.file.note_blank(offset)
     return Segment(found.number, found.file, offset, recovered.last_index)
 
 

@@ -46,7 +46,7 @@ from consensus.storage.files import FileSystem
 from consensus.storage.records import Record
 from consensus.storage.snapshots import SnapshotStore, SnapshotWriter, StoredMeta
 from consensus.storage.wal import SEGMENT_BYTES, WriteAheadLog
-from consensus.types import Committed, Position, Proposal
+from consensus.types import Committed, MemberChange, NodeId, Position, Proposal
 
 _new: Final = tuple.__new__
 """Makes a named tuple from its fields in a quarter of the time of a call."""
@@ -186,6 +186,16 @@ class Driver:
     def release_proposals(self) -> None:
         """Hold proposals back no longer. Call it ``GATHER_S`` after a ``pump`` that left some."""
         self._gathering.release()
+
+    def change_members(self, changes: Sequence[MemberChange]) -> int:
+        """As ``Core.change_members``, behind what was proposed before."""
+        self._gathering.release()
+        return self.core.change_members(changes)
+
+    def transfer_leadership(self, target: NodeId) -> None:
+        """As ``Core.transfer_leadership``, behind what was proposed before."""
+        self._gathering.release()
+        self.core.transfer_leadership(target)
 
     def read_index(self, done: ReadDone) -> None:
         """Call ``done`` with an applied index that is safe to read at, or None if it failed."""

@@ -349,7 +349,7 @@ class NativeEngine(Engine):
     async def transfer_leadership(self, target: NodeId, timeout_s: float) -> None:
         """Hand leadership over and wait until ``target`` leads."""
         driver = self._running()
-        driver.core.transfer_leadership(target)
+        driver.transfer_leadership(target)
         self._wake()
         try:
             async with asyncio.timeout(timeout_s):

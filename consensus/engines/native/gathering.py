@@ -3,8 +3,11 @@
 A round costs each member a message, a write, a sync and a reply, however much it carries. Where
 proposals come one by one while the last ones are not committed yet, rounds of their own would be
 many and small: they wait for the round to end instead, and then go together, in one message with
-the news of that commit. Where nothing is under way, nothing waits; and nothing waits for long: the
-host calls ``release`` after ``GATHER_S``, so that a slow network is still filled with rounds.
+the news of that commit. Where nothing was sent yet, nothing waits: what one turn of the loop brings
+goes together anyway. And nothing waits for long: the host calls ``release`` after ``GATHER_S``, so
+that a slow network is still filled with rounds.
+
+A leader that is about to go lets go of everything: it is the last one that can answer for it.
 """
 
 from __future__ import annotations
@@ -67,7 +70,7 @@ class Gathering:
             self._core.step(message)
 
     def release_if_due(self) -> None:
-        """Let go of what is held if no round is under way, or this member leads no more."""
+        """Let go of what is held if no round is under way, or this leader goes or is gone."""
         if self._held and not self._is_under_way():
             self.release()
 
@@ -82,7 +85,12 @@ class Gathering:
 
     def _is_under_way(self) -> bool:
         core = self._core
-        return core.is_leader and core.commit_index < core.log.last_index
+        return (
+            core.is_leader
+            and core.commit_index < core.handed_index
+            and core.transfer_target is None
+            and not core.is_leaving
+        )
 
     def _has_room(self, commands: Sequence[bytes]) -> bool:
         self._commands += len(commands)

@@ -167,7 +167,7 @@ class MemberChanges:
 
     def _append_here(self, changes: Sequence[MemberChange]) -> int:
         try:
-            index = self._driver.core.change_members(changes)
+            index = self._driver.change_members(changes)
         except NotLeader:
             raise
         except ProposalDropped as error:

@@ -7,7 +7,17 @@ import pytest
 from consensus.engines.native.gathering import GATHERED_BYTES_MAX, GATHERED_MAX
 from consensus.engines.native.proposals import encode_proposal
 from consensus.errors import NotLeader
-from consensus.raft.messages import AnyMessage, AppendEntries, EntryKind, Heartbeat, Propose
+from consensus.raft.configuration import Configuration
+from consensus.raft.messages import (
+    AnyMessage,
+    AppendEntries,
+    EntryKind,
+    Heartbeat,
+    HeartbeatResponse,
+    Propose,
+    ProposeRejected,
+)
+from consensus.types import RemoveMember
 from tests.consensus.native.member import Member, acknowledge, leader, propose
 from tests.consensus.native.member import proposal as numbered
 
@@ -39,6 +49,29 @@ def test_nothing_waits_where_nothing_is_under_way() -> None:
     propose(member, 1)
     assert in_log(member) == 1
     assert not member.driver.holds_proposals
+
+
+def test_what_one_turn_brings_goes_in_one_message() -> None:
+    member = leader()
+    member.sent.clear()
+    member.driver.propose([numbered(1)])
+    member.driver.receive(forwarded(1, 2))
+    member.driver.receive(forwarded(2, 3))
+    member.driver.pump()
+    assert appended(member.sent) == [3]
+
+
+def test_a_group_of_one_writes_what_one_turn_brings_at_once() -> None:
+    member = Member("b", bootstrap=Configuration.of("b"))
+    member.driver.core.campaign()
+    member.driver.pump()
+    before = len(member.log_files.operations)
+    for number in (1, 2, 3):
+        member.driver.propose([numbered(number)])
+    member.driver.pump()
+    syncs = [o for o in member.log_files.operations[before:] if o.kind == "sync"]
+    assert len(syncs) == 1
+    assert member.host.commands == ["c1", "c2", "c3"]
 
 
 def test_what_comes_while_a_round_is_under_way_goes_in_one_message_after_it() -> None:
@@ -123,3 +156,40 @@ def test_what_was_forwarded_twice_is_appended_once() -> None:
     acknowledge(member)
     acknowledge(member)
     assert member.host.commands == ["c1", "c2"]
+
+
+def test_what_came_before_a_hand_over_is_appended_before_it() -> None:
+    member = leader()
+    propose(member, 1)
+    propose(member, 2)
+    member.receive(forwarded(1, 3))
+    member.driver.transfer_leadership("a")
+    member.driver.pump()
+    assert in_log(member) == 3
+    assert member.host.outcomes == {}
+
+
+def test_what_came_before_a_change_of_members_is_appended_before_it() -> None:
+    member = leader()
+    hear_all(member)
+    propose(member, 1)
+    member.receive(forwarded(1, 2))
+    member.driver.change_members([RemoveMember("a")])
+    member.driver.pump()
+    assert in_log(member) == 2
+
+
+def test_a_leader_that_goes_refuses_at_once() -> None:
+    """Once it is gone nobody may say for it that a command was not appended."""
+    member = leader()
+    hear_all(member)
+    member.driver.change_members([RemoveMember("b")])
+    member.driver.pump()
+    said = member.receive(forwarded(1, 2))
+    assert [message.request for message in said if isinstance(message, ProposeRejected)] == [1]
+
+
+def hear_all(member: Member) -> None:
+    """The leader has heard of everyone lately, as changes of members need it."""
+    for peer in "ac":
+        member.receive(HeartbeatResponse(sender=peer, receiver="b", term=1, round=0))

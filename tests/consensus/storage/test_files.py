@@ -54,21 +54,36 @@ def test_zeros_are_written_ahead_of_what_is_appended(path: Path, reserved: RealF
     assert reserved.read(0, BLOCK) == b"a" * 100 + bytes(BLOCK - 100)
 
 
-def test_appending_meets_an_unwritten_block_once_in_a_long_while(
-    path: Path, reserved: RealFile, monkeypatch: pytest.MonkeyPatch
+def test_zeros_are_written_once_in_a_long_while(
+    reserved: RealFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked: list[int] = []
-    seek = os.lseek
+    calls: list[int] = []
+    pwrite = os.pwrite
 
-    def count(descriptor: int, offset: int, whence: int) -> int:
-        looked.append(offset)
-        return seek(descriptor, offset, whence)
+    def count(descriptor: int, data: bytes, offset: int) -> int:
+        calls.append(len(data))
+        return pwrite(descriptor, data, offset)
 
-    monkeypatch.setattr(os, "lseek", count)
+    monkeypatch.setattr(os, "pwrite", count)
     for offset in range(0, SIZE, BLOCK):
         reserved.write(offset, b"b" * BLOCK)
-    assert len(looked) <= 2 * SIZE // WRITE_AHEAD_BYTES
+    ahead = [size for size in calls if size != BLOCK]
+    assert len(calls) - len(ahead) == SIZE // BLOCK
+    assert len(ahead) <= SIZE // WRITE_AHEAD_BYTES
     assert reserved.read(0, SIZE) == b"b" * SIZE
+
+
+def test_what_an_earlier_life_reserved_is_written_ahead_too(path: Path, reserved: RealFile) -> None:
+    reserved.write(0, b"c" * BLOCK)
+    reserved.sync()
+    again = RealFile(path)
+    end = 2 * WRITE_AHEAD_BYTES
+    assert again.read(end, SIZE) == bytes(SIZE - end)  # as who opens a log does
+    again.note_blank(end)
+    again.write(end, b"d")
+    assert again._blank_from == end + 1 + WRITE_AHEAD_BYTES
+    assert again.read(0, BLOCK) == b"c" * BLOCK
+    again.close()
 
 
 def test_what_stands_further_on_is_left_alone(path: Path, reserved: RealFile) -> None:

@@ -14,7 +14,7 @@ from chaos.sim.disk import SimDisk
 from consensus.errors import StorageError
 from consensus.raft.messages import EntryKind, LogEntry
 from consensus.raft.ready import HardState
-from consensus.storage.files import File, RealFile, RealFileSystem
+from consensus.storage.files import WRITE_AHEAD_BYTES, File, RealFile, RealFileSystem
 from consensus.storage.records import Base, Record, crc32c
 from consensus.storage.recovery import LogDamaged, Recovered
 from consensus.storage.segments import BLOCK_BYTES, SLOT_OFFSETS, TERM_SLOT_OFFSETS
@@ -449,3 +449,26 @@ def test_one_sync_for_each_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(syncs) == 10
     assert (tmp_path / segments(tmp_path)[0]).stat().st_size == size
     log.close()
+
+
+def test_a_log_that_was_opened_again_is_written_ahead_as_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, _ = open_log(tmp_path, segment_bytes=SEGMENT_BYTES * 1024)
+    log.append([entry(1)])
+    log.close()
+    log, _ = open_log(tmp_path, segment_bytes=SEGMENT_BYTES * 1024)
+    ahead: list[int] = []
+    pwrite = os.pwrite
+
+    def note(descriptor: int, data: bytes, offset: int) -> int:
+        if len(data) == WRITE_AHEAD_BYTES and not any(data):
+            ahead.append(offset)
+        return pwrite(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", note)
+    log.append([entry(2)])
+    log.append([entry(3)])
+    assert len(ahead) == 1
+    log.close()
+    assert [found.index for found in open_log(tmp_path)[1].entries] == [1, 2, 3]
