@@ -34,6 +34,12 @@ class Announcement:
     term: int
     meta: StoredMeta
 
+    def message_to(self, receiver: NodeId) -> InstallSnapshot:
+        """Return the message that the core of its receiver takes."""
+        return InstallSnapshot(
+            sender=self.sender, receiver=receiver, term=self.term, snapshot=self.meta.raft
+        )
+
 
 @attrs.define(slots=True, eq=False)
 class _Unfinished:
@@ -142,16 +148,20 @@ class IncomingSnapshots:
     def begin(self, announced: Announcement) -> Reception:
         """A leader begins to send a snapshot.
 
+        One that is needed no more is answered by the core: a leader that did not hear of its
+        arrival would send it again, and for ever where it needs this member to commit anything.
+
         Raises:
             SnapshotRefused: it is needed no more, or a later leader is sending one.
             StorageError: the disk failed. The node must stop.
         """
         core = self._core
-        if announced.meta.raft.index <= core.commit_index:
-            raise SnapshotRefused(f"already at index {core.commit_index}")
         known = max(core.term, self._receiving.term if self._receiving else 0)
         if announced.term < known:
             raise SnapshotRefused(f"sent in term {announced.term}; this is term {known}")
+        if announced.meta.raft.index <= core.commit_index:
+            core.step(announced.message_to(core.node_id))
+            raise SnapshotRefused(f"already at index {core.commit_index}")
         unfinished = self._unfinished
         if unfinished is None or (unfinished.id, unfinished.meta) != (announced.id, announced.meta):
             self.discard()
@@ -185,13 +195,7 @@ class IncomingSnapshots:
     def finished(self, announced: Announcement) -> None:
         """The snapshot is in the store."""
         self._unfinished = self._receiving = None
-        message = InstallSnapshot(
-            sender=announced.sender,
-            receiver=self._core.node_id,
-            term=announced.term,
-            snapshot=announced.meta.raft,
-        )
-        self._install(message, announced.meta)
+        self._install(announced.message_to(self._core.node_id), announced.meta)
 
     def closed(self, reception: Reception) -> None:
         """A stream is over."""

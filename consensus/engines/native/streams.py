@@ -81,6 +81,9 @@ class SnapshotStreams:
         except StorageError as error:
             self._halt(str(error))
             raise
+        except SnapshotRefused:
+            self._wake()  # the core may have something to say to it
+            raise
         if reception.offset:
             log.info("a snapshot goes on", peer=sender, index=header.index, at=reception.offset)
         return Sink(reception, self._wake, self._halt)

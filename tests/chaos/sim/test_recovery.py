@@ -76,6 +76,12 @@ def test_seeds_that_once_lost_a_newest_segment_or_a_vote_to_damage(seed: int) ->
     assert run_seed(seed).verdict is Verdict.OK
 
 
+def test_a_seed_in_which_a_snapshot_was_sent_for_ever_to_who_had_it() -> None:
+    """Two voters, one of them behind the log: nothing is committed until the leader hears of it."""
+    outcome = run_seed(1125)
+    assert outcome.verdict is Verdict.OK and outcome.counts["snapshots sent"] < 100
+
+
 def test_the_command_names_the_profile_and_refuses_it_for_a_library() -> None:
     arguments = ["sim", "--profile", "kill-all", "--seconds", "10", "--seeds", "1", "--jobs", "1"]
     result = CliRunner().invoke(main, arguments)

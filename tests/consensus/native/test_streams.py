@@ -16,7 +16,7 @@ from consensus.engines.native import outgoing
 from consensus.engines.native.incoming import Announcement, IncomingSnapshots, Reception
 from consensus.engines.native.outgoing import OutgoingSnapshots
 from consensus.errors import SnapshotRefused
-from consensus.raft.messages import SnapshotMeta
+from consensus.raft.messages import AppendEntriesResponse, SnapshotMeta
 from consensus.statemachine import BytesSnapshot, StateSnapshot
 from consensus.storage.records import crc32c
 from consensus.storage.snapshots import StoredMeta
@@ -150,6 +150,12 @@ def test_a_snapshot_of_what_is_here_already_is_not_wanted_and_not_kept() -> None
     early = attrs.evolve(META, raft=SnapshotMeta(2, 1, ABC))
     with pytest.raises(SnapshotRefused, match="already at index 2"):
         member.driver.incoming.begin(announced(meta=early))
+    member.sent.clear()
+    member.driver.pump()
+    # Its leader never heard that it arrived, and would send it for ever.
+    (answer,) = member.sent
+    assert isinstance(answer, AppendEntriesResponse)
+    assert (answer.success, answer.match_index) == (True, 2)
     soon = attrs.evolve(META, raft=SnapshotMeta(3, 2, ABC))
     reception = member.driver.incoming.begin(announced(meta=soon))
     reception.write(DATA[:HALF])

@@ -500,6 +500,27 @@ MUTANTS = (
         "",
         "native.test_streams:test_the_log_keeps_what_a_member_needs_after_its_snapshot",
     ),
+    Mutant(
+        "says nothing to a leader whose snapshot is here already",
+        NATIVE + "incoming:IncomingSnapshots.begin",
+        "core.step(announced.message_to(core.node_id))",
+        "pass",
+        "native.test_streams:test_a_snapshot_of_what_is_here_already_is_not_wanted_and_not_kept",
+    ),
+    Mutant(
+        "hands over before what it holds back",
+        DRIVER + "transfer_leadership",
+        "self._gathering.release()",
+        "pass",
+        "native.test_gathering:test_what_came_before_a_hand_over_is_appended_before_it",
+    ),
+    Mutant(
+        "holds proposals back while it is being removed",
+        NATIVE + "gathering:Gathering._is_under_way",
+        "and not core.is_leaving",
+        "",
+        "native.test_gathering:test_a_leader_that_goes_refuses_at_once",
+    ),
 )
 
 
