@@ -100,7 +100,7 @@ def measure_all(
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option("--engine", "engines", multiple=True, default=["pysyncobj"], help="Of kvstore.")
+@click.option("--engine", "engines", multiple=True, default=["native"], help="Of kvstore.")
 @click.option(
     "--client", "clients", type=click.Choice(CLIENTS), multiple=True, default=CLIENTS,
     help="Load generator.",

@@ -6,8 +6,8 @@ in the rest of the header. Nothing here reads a clock to decide anything: the sa
 same state on every member.
 
 What is applied is visible at once and durable later: ``commit`` runs after ``COMMIT_RECORDS``
-changed records, or, through ``tick``, ``COMMIT_INTERVAL_S`` after the first of them. ``position``
-makes it durable and says where that is.
+changed records or ``COMMIT_BYTES``, or, through ``tick``, ``COMMIT_INTERVAL_S`` after the first of
+them. ``position`` makes it durable and says where that is.
 """
 
 from __future__ import annotations
@@ -51,8 +51,11 @@ DATABASE_NAME: Final = "state.mdb"
 RESTORE_NAME: Final = "restore.mdb"
 DEFRAGMENT_NAME: Final = "defragment.mdb"
 
-COMMIT_RECORDS: Final = 250
+COMMIT_RECORDS: Final = 1_000
 """Changed records after which the open transaction is committed, so that a commit stays short."""
+
+COMMIT_BYTES: Final = 8 * 1024 * 1024
+"""The same for records that are large."""
 
 COMMIT_INTERVAL_S: Final = 0.1
 """Longest time that something applied waits for its commit, while ``tick`` is called."""
@@ -149,7 +152,7 @@ class KVStateMachine(StateMachine):
                 results.append(apply(entry))
                 if self._backlog is not None:
                     self._backlog.add(entry)
-                if store.uncommitted >= COMMIT_RECORDS:
+                if self._is_full():
                     self._moved(entry)
                     self.commit()
             if entries:
@@ -163,6 +166,14 @@ class KVStateMachine(StateMachine):
                 raise explain(store.path, error) from error
             raise
         return results
+
+    def _is_full(self) -> bool:
+        """Whether the open transaction holds as much as a commit should take."""
+        store = self.store
+        return (
+            store.uncommitted >= COMMIT_RECORDS
+            or store.written_bytes - self._measured_written >= COMMIT_BYTES
+        )
 
     def _moved(self, entry: Entry) -> None:
         group_id = self.store.state.position.group_id
@@ -280,7 +291,7 @@ class KVStateMachine(StateMachine):
                 self._changed_s = time.monotonic()
             with translated(self.store.path):
                 sweep(self.store)
-        if self.commit_due or self.store.uncommitted >= COMMIT_RECORDS:
+        if self.commit_due or self._is_full():
             self.commit()
 
     @property

@@ -29,7 +29,7 @@ from kvstore.errors import (
     LEASE_TTL_TOO_LARGE,
     NO_SPACE,
 )
-from kvstore.machine import COMMIT_RECORDS, KVStateMachine
+from kvstore.machine import COMMIT_BYTES, COMMIT_RECORDS, KVStateMachine
 from kvstore.mvcc.backend import FORMAT_KEY, Backend
 from kvstore.mvcc.records import Damaged
 from kvstore.mvcc.scrub import scrub_steps
@@ -108,7 +108,7 @@ for number in range(10**9):
     driver.put(b"k%d" % (number % 50), b"%d" % number)
     if number % 10 == 0:
         driver.machine.tick()
-    if number == 2000:
+    if number == 5000:
         print("running", flush=True)
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:
@@ -117,7 +117,7 @@ for number in range(10**9):
         child.send_signal(signal.SIGKILL)
     machine = KVStateMachine(tmp_path / "machine")
     at = machine.position().index
-    assert at > 2000 - 2 * COMMIT_RECORDS
+    assert at > 5000 - 2 * COMMIT_RECORDS
     assert machine.store.current_revision == at + 1
     twin = Driver(tmp_path / "twin")
     for number in range(at):
@@ -125,6 +125,15 @@ for number in range(10**9):
     assert machine.state_hash() == twin.machine.state_hash()
     machine.close()
     twin.machine.close()
+
+
+def test_large_values_are_committed_before_they_are_many(tmp_path: Path) -> None:
+    driver = Driver(tmp_path / "machine")
+    for number in range(12):
+        driver.put(b"k%d" % number, b"x" * (COMMIT_BYTES // 10))
+    assert sum(driver.machine.commits.counts) == 1
+    assert driver.machine.store.uncommitted == 2
+    driver.machine.close()
 
 
 def test_a_position_stays_whatever_comes_right_after(tmp_path: Path) -> None:
@@ -683,6 +692,8 @@ driver = Driver(Path({str(tmp_path)!r}))
 try:
     while True:
         driver.put(b"k%d" % driver.index, b"v" * 1000)
+        if driver.index % 100 == 0:
+            driver.machine.commit()
 except StorageError as error:
     print(error)
 at = driver.machine.position().index
