@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from consensus.types import Entry
 from kvstore.errors import Status
+from kvstore.machine import COMMIT_RECORDS
 from kvstore.mvcc.store import WatchSink
 from kvstore.pb import etcdserverpb_pb2 as pb
 from kvstore.pb.command_pb2 import Command
@@ -53,10 +54,10 @@ def the_position_on_disk_is_ahead_of_the_data(stage: Stage) -> None:
     member = stage.store()
     entries = [
         Entry(1, index, 0, Command(put=pb.PutRequest(key=b"k%d" % index)).SerializeToString())
-        for index in range(1, 301)
+        for index in range(1, COMMIT_RECORDS + 51)
     ]
     member.log.extend(entries)
-    member.machine.watch_sink = DiesAt(revision=282)
+    member.machine.watch_sink = DiesAt(revision=COMMIT_RECORDS + 32)
     try:
         member.machine.apply_batch(entries)
     except RuntimeError:
@@ -64,7 +65,9 @@ def the_position_on_disk_is_ahead_of_the_data(stage: Stage) -> None:
     member.restart()
     everything = pb.RangeRequest(key=b"\0", range_end=b"\0", count_only=True)
     found = member.machine.query(everything).count
-    assert found == 300, f"300 keys were written, and after a crash in between there are {found}"
+    assert found == len(entries), (
+        f"{len(entries)} keys were written, and after a crash in between there are {found}"
+    )
 
 
 @TABLE.replays(
