@@ -218,6 +218,7 @@ class Engine(abc.ABC):
             Unsupported: the engine has no ``leadership_transfer``.
             NotLeader: this member does not lead.
             BadTransferTarget: ``target`` is not another voter.
-            ProposalDropped: it did not take over in ``timeout_s`` seconds.
+            ProposalDropped: it did not take over in ``timeout_s`` seconds, or sooner: another was
+                elected, or this member gave up and goes on leading.
         """
         raise Unsupported(f"{type(self).__name__} cannot transfer leadership")

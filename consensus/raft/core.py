@@ -100,6 +100,7 @@ class Core:
         membership.load(self)
 
         self.votes: dict[NodeId, bool] = {}
+        self.stands_for_transfer = False
         self.progress: dict[NodeId, Progress] = {}
         self.read_queue = reads.ReadQueue()
         self.seen_proposals = SeenProposals()

@@ -47,6 +47,9 @@ def tick_follower(core: Core) -> None:
     """One tick for a member that does not lead."""
     core.election_elapsed += 1
     if core.election_elapsed < core.election_timeout:
+        asks = core.role is not Role.FOLLOWER and not core.persist_pending
+        if asks and core.election_elapsed % core.config.heartbeat_ticks == 0:
+            _ask_for_votes(core)  # what was asked or answered may be lost (paper, section 5.1)
         return
     core.election_elapsed = 0
     draw_timeout(core)
@@ -164,17 +167,7 @@ def _become_pre_candidate(core: Core) -> None:
     if vote_result(core.configuration, core.votes) is VoteResult.WON:
         _become_candidate(core, transfer=False)
         return
-    for peer in core.configuration.all_voters:
-        if peer != core.node_id:
-            core.send(
-                PreVote(
-                    sender=core.node_id,
-                    receiver=peer,
-                    term=core.term + 1,
-                    last_log_index=core.log.last_index,
-                    last_log_term=core.log.last_term,
-                )
-            )
+    _ask_for_votes(core)
 
 
 def _become_candidate(core: Core, *, transfer: bool) -> None:
@@ -184,9 +177,28 @@ def _become_candidate(core: Core, *, transfer: bool) -> None:
     core.leader = None
     core.votes = {core.node_id: True}
     core.election_elapsed = 0
+    core.stands_for_transfer = transfer
     draw_timeout(core)
+    _ask_for_votes(core)
+    _decide(core)
+
+
+def _ask_for_votes(core: Core) -> None:
+    """Ask every voter that has not answered: for its pre-vote, or as a candidate for its vote."""
     for peer in core.configuration.all_voters:
-        if peer != core.node_id:
+        if peer in core.votes:
+            continue
+        if core.role is Role.PRE_CANDIDATE:
+            core.send(
+                PreVote(
+                    sender=core.node_id,
+                    receiver=peer,
+                    term=core.term + 1,
+                    last_log_index=core.log.last_index,
+                    last_log_term=core.log.last_term,
+                )
+            )
+        else:
             # Our own vote must be on disk before anybody can count it.
             core.send_after_persist(
                 RequestVote(
@@ -195,10 +207,9 @@ def _become_candidate(core: Core, *, transfer: bool) -> None:
                     term=core.term,
                     last_log_index=core.log.last_index,
                     last_log_term=core.log.last_term,
-                    transfer=transfer,
+                    transfer=core.stands_for_transfer,
                 )
             )
-    _decide(core)
 
 
 def _decide(core: Core) -> None:

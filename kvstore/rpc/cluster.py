@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import count
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from consensus.errors import (
     GroupUnhealthy,
     LearnerNotReady,
     MemberExists,
+    MemberWasRemoved,
     NotEnoughStarted,
     NotLearner,
     Removed,
@@ -37,7 +39,6 @@ from kvstore.errors import (
     CAN_ONLY_PROMOTE_A_LEARNER_MEMBER,
     CAN_ONLY_PROMOTE_A_LEARNER_MEMBER_WHICH_IS_IN_SYNC_WITH_LEADER,
     GIVEN_MEMBER_URLS_ARE_INVALID,
-    MEMBER_ID_ALREADY_EXIST,
     MEMBER_NOT_FOUND,
     PEER_URLS_ALREADY_EXISTS,
     RE_CONFIGURATION_FAILED_DUE_TO_NOT_ENOUGH_STARTED_MEMBERS,
@@ -66,7 +67,6 @@ ResponseT = TypeVar(
 )
 
 REFUSALS: Final[tuple[tuple[type[ChangeRefused], Status], ...]] = (
-    (MemberExists, MEMBER_ID_ALREADY_EXIST),
     (AddressTaken, PEER_URLS_ALREADY_EXISTS),
     (UnknownMember, MEMBER_NOT_FOUND),
     (NotLearner, CAN_ONLY_PROMOTE_A_LEARNER_MEMBER),
@@ -117,11 +117,22 @@ class ClusterService:
         """Make a place for a new member, which is started afterwards to take it."""
         urls = self._urls(request.peerURLs)
         texts = sorted(url.text for url in urls)
-        # etcd's formula for a member that joins: no cluster token, but the time.
-        id = member_id(texts, "", int(time.time()))
-        await self._change(
-            AddMember(node_of(id), urls[0].address, request.isLearner, self._encode(texts))
-        )
+        context = self._encode(texts)
+        context = self._encode(texts)
+        for added_s in count(int(time.time())):
+            # etcd's formula for a member that joins: no cluster token, but the time.
+            id = member_id(texts, "", added_s)
+            try:
+                await self._make(
+                    AddMember(node_of(id), urls[0].address, request.isLearner, context)
+                )
+                break
+            except (MemberExists, MemberWasRemoved):
+                # These URLs were added within this second before. etcd says "member not found";
+                # here the member counts as added in the next second whose ID is free.
+                continue
+            except ChangeRefused as error:
+                raise as_etcd_error(error) from error
         response = self._with_members(pb.MemberAddResponse())
         response.member.CopyFrom(
             as_message(MemberInfo(id, "", tuple(texts), (), request.isLearner))
@@ -173,14 +184,14 @@ class ClusterService:
         return encode_context(self._context.identity.cluster_id, peer_urls)
 
     async def _change(self, change: MemberChange) -> None:
-        context = self._context
         try:
-            await context.node.change_membership((change,), context.request_timeout_s)
+            await self._make(change)
         except ChangeRefused as error:
-            for kind, status in REFUSALS:
-                if isinstance(error, kind):
-                    raise EtcdError(status) from error
-            raise EtcdError(Status(Code.INVALID_ARGUMENT, f"etcdserver: {error}")) from error
+            raise as_etcd_error(error) from error
+
+    async def _make(self, change: MemberChange) -> None:
+        context = self._context
+        await context.node.change_membership((change,), context.request_timeout_s)
 
     def _with_members(
         self, response: ResponseT, members: dict[int, MemberInfo] | None = None
@@ -190,6 +201,14 @@ class ClusterService:
         known = self._context.members() if members is None else members
         response.members.extend(as_message(member) for member in known.values())
         return response
+
+
+def as_etcd_error(refused: ChangeRefused) -> EtcdError:
+    """Return what etcd says where the group refuses a change."""
+    for kind, status in REFUSALS:
+        if isinstance(refused, kind):
+            return EtcdError(status)
+    return EtcdError(Status(Code.INVALID_ARGUMENT, f"etcdserver: {refused}"))
 
 
 def as_message(member: MemberInfo) -> pb.Member:

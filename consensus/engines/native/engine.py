@@ -347,19 +347,24 @@ class NativeEngine(Engine):
         await self._changes.change(changes, timeout_s)
 
     async def transfer_leadership(self, target: NodeId, timeout_s: float) -> None:
-        """Hand leadership over and wait until ``target`` leads."""
+        """Hand leadership over and wait until ``target`` leads, or it is clear that it will not."""
         driver = self._running()
         driver.transfer_leadership(target)
         self._wake()
+        failed = f"{target} did not take over leadership"
         try:
             async with asyncio.timeout(timeout_s):
                 async for status in self.watch_status():
                     if status.leader == target:
                         return
+                    if status.role is Role.LEADER:
+                        if driver.core.transfer_target != target:
+                            raise ProposalDropped(f"{failed}: it was not elected in time")
+                    elif status.leader is not None:
+                        raise ProposalDropped(f"{failed}: {status.leader} was elected instead")
         except TimeoutError:
-            raise ProposalDropped(
-                f"{target} did not take over leadership in {timeout_s:g} s"
-            ) from None
+            raise ProposalDropped(f"{failed} in {timeout_s:g} s") from None
+        raise Stopped("the engine was stopped")
 
     # -- what the transport calls -------------------------------------------------------------
 
@@ -473,7 +478,7 @@ class NativeEngine(Engine):
         if self._repairing and not core.repairing:
             log.info("repaired: this member has everything that is committed, and votes again")
         self._repairing = core.repairing
-        now = (core.role, core.term, core.leader, core.configuration)
+        now = (core.role, core.term, core.leader, core.configuration, core.transfer_target)
         if now != self._last_status:
             if core.role is Role.LEADER and self._last_status[:1] != (Role.LEADER,):
                 log.info("became leader", term=core.term)

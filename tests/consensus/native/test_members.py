@@ -124,6 +124,21 @@ async def test_a_member_that_joins_late_gets_a_snapshot_and_the_members(members:
     assert joined.status().engine.members == asked.status().engine.members
 
 
+async def test_a_hand_over_that_fails_says_so_before_its_time_is_up(members: Members) -> None:
+    """Whoever asked with much patience does not wait for a successor that will not come."""
+    for name in FOUNDERS:
+        await members.start(name)
+    await wait_until(lambda: members.leader is not None, WAIT_S)
+    leader = members.leader
+    assert leader is not None
+    gone = next(name for name in FOUNDERS if members.nodes[name] is not leader)
+    await members.stop(gone)
+    async with asyncio.timeout(WAIT_S):
+        with pytest.raises(ProposalDropped, match=f"{gone} did not take over.*not elected in time"):
+            await leader.transfer_leadership(gone, timeout_s=20 * WAIT_S)
+    await propose(members, b"goes on")
+
+
 async def test_the_last_member_goes_on_alone_with_all_that_its_log_has(members: Members) -> None:
     """``force_new_cluster``: also what was appended when nobody was left to commit it."""
     for name in FOUNDERS:

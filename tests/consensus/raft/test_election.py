@@ -148,6 +148,43 @@ def test_no_vote_is_cast_before_it_is_on_disk() -> None:
     assert [type(m) for m in group.wire if m.sender == "b"] == [RequestVoteResponse]
 
 
+@pytest.mark.parametrize("lost", [PreVote, PreVoteResponse, RequestVote, RequestVoteResponse])
+def test_votes_are_asked_for_again_where_no_answer_came(lost: type[AnyMessage]) -> None:
+    """Paper, section 5.1: or one lost message would cost an election timeout and a term."""
+    group = Group("abc")
+    group["a"].campaign()
+    group.run()
+    while not group.drop(of_kind(lost)):
+        group.deliver()
+    assert not group["a"].is_leader
+    group.tick("a", group["a"].config.heartbeat_ticks)
+    group.stabilize()
+    assert (group["a"].is_leader, group["a"].term) == (True, 1)
+
+
+def test_who_has_answered_is_not_asked_again() -> None:
+    group = Group("abcde", settings={"pre_vote": False})
+    group["a"].campaign()
+    group.run()
+    group.deliver(between("a", "b"))
+    group.deliver(between("b", "a"))
+    group.wire.clear()
+    group.tick("a", group["a"].config.heartbeat_ticks)
+    assert [m.receiver for m in group.wire] == ["c", "d", "e"]
+
+
+def test_nobody_is_asked_again_while_the_candidates_own_vote_is_not_on_disk() -> None:
+    """Paper, figure 2; and a disk that stalls gathers no heap of requests."""
+    group = Group("abc", settings={"pre_vote": False})
+    group.held = {"a"}
+    group["a"].campaign()
+    group.run()
+    group.tick("a", TIMEOUT - 1)
+    assert not group.wire
+    group.persist("a")
+    assert [(type(m), m.receiver) for m in group.wire] == [(RequestVote, "b"), (RequestVote, "c")]
+
+
 @pytest.mark.parametrize(
     ("candidate", "voter", "granted"),
     [

@@ -85,6 +85,22 @@ def test_the_request_says_that_the_leader_wants_it() -> None:
     assert all(message.transfer for message in asked)
 
 
+def test_the_successor_asks_again_where_a_vote_was_lost() -> None:
+    """Its voters may have no connection to a member that has only just joined."""
+    group = led()
+    group["a"].transfer_leadership("b")
+    group.run("a")
+    group.deliver(of_kind(TimeoutNow))
+    group.drop(between("b", "a"))
+    group.deliver(between("b", "c"))
+    group.drop(between("c", "b"))
+    assert not group["b"].is_leader
+    group.tick("b", group["b"].config.heartbeat_ticks)
+    assert [m.transfer for m in group.wire if isinstance(m, RequestVote)] == [True, True]
+    group.stabilize()
+    assert (group["b"].is_leader, group["b"].term) == (True, 2)
+
+
 def test_only_a_leader_hands_over_and_only_to_another_voter() -> None:
     group = Group("abc", "l")
     group.elect("a")
