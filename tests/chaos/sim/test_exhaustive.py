@@ -18,7 +18,7 @@ from tests.chaos.sim.cores import THREE, log_entries
 from tests.consensus.raft.mutants import MUTANTS
 
 STATES = 1_500
-STATES_WITH_BUG = 4_000
+STATES_WITH_BUG = 40_000
 
 
 @pytest.mark.parametrize("scope", SCOPES, ids=lambda scope: scope.name)
