@@ -102,14 +102,17 @@ def main() -> None:
 @click.option("--initial-cluster", default="", help="Every member: name=http://host:port,...")
 @click.option(
     "--engine",
-    type=click.Choice(["pysyncobj", "native", "local"]),
-    default="pysyncobj",
+    type=click.Choice(["native", "pysyncobj", "local"]),
+    default="native",
     show_default=True,
+    help="native: our own. pysyncobj: syncs nothing to disk. local: one member, in memory.",
 )
 @click.option("--election-timeout", default=1000, show_default=True, help="Milliseconds.")
 @click.option("--heartbeat-interval", default=100, show_default=True, help="Milliseconds.")
 @click.option("--snapshot-count", default=10_000, show_default=True, help="Log entries.")
-@click.option("--peer-password-file", type=click.Path(path_type=Path))
+@click.option(
+    "--peer-password-file", type=click.Path(path_type=Path), help="For --engine pysyncobj."
+)
 def serve(machine: str, name: str, data_dir: Path | None, engine: str, **flags: Any) -> None:
     """Run one member of a group that replicates a state machine.
 
@@ -152,6 +155,8 @@ def _engine(
         return LocalEngine(name)
     dial = read_peer_dial(os.environ.get(PEER_DIAL_VARIABLE, ""))
     if kind == "native":
+        if flags["peer_password_file"] is not None:
+            raise ConfigError("--peer-password-file belongs to --engine pysyncobj; remove it")
         return NativeEngine(
             name,
             members,

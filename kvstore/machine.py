@@ -57,7 +57,7 @@ COMMIT_RECORDS: Final = 1_000
 COMMIT_BYTES: Final = 8 * 1024 * 1024
 """The same for records that are large."""
 
-COMMIT_INTERVAL_S: Final = 0.1
+COMMIT_INTERVAL_S: Final = 0.5
 """Longest time that something applied waits for its commit, while ``tick`` is called."""
 
 DEFAULT_MIN_LEASE_TTL_S: Final = 2

@@ -4,7 +4,7 @@ Every member has the whole configuration in memory. A program reads it from its 
 asking the network, and learns of a change as soon as its member has applied one. Whoever changes
 the configuration says which version they saw, so that no edit overwrites one it never saw.
 
-    python -m examples.machines.configuration [--engine pysyncobj|local]
+    python -m examples.machines.configuration [--engine native|pysyncobj|local]
 """
 
 from __future__ import annotations

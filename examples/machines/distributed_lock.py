@@ -4,7 +4,7 @@ Workers take turns at a store that loses updates when two use it at once. One of
 while it holds the lock, for longer than its time to live; the next gets the lock with a larger
 token, and the store, which has seen that token, refuses the paused one when it wakes up.
 
-    python -m examples.machines.distributed_lock [--engine pysyncobj|local]
+    python -m examples.machines.distributed_lock [--engine native|pysyncobj|local]
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What the examples share: three members of one group, for as long as a story takes.
 
 They live in one process here, to keep the stories short; what each does with its own node is what
-it would do on a machine of its own. ``--engine pysyncobj`` (the default) replicates over real
-sockets on loopback with a log on disk; ``--engine local`` commits in memory at once.
+it would do on a machine of its own. ``--engine native`` (the default) and ``--engine pysyncobj``
+replicate over real sockets on loopback with a log on disk; ``--engine local`` commits in memory at
+once.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import structlog
 
 from consensus import ConsensusError, Engine, Node, Refused, StateMachine
 from consensus.engines.local import LocalEngine, LocalLog
+from consensus.engines.native import NativeEngine
 from consensus.engines.pysyncobj import PySyncObjEngine
 from statemachines import TimedMachine, tick_while_leading
 
@@ -36,7 +38,8 @@ def make_engines(kind: str, directory: Path) -> list[Engine]:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in NAMES]
         ports = [each.getsockname()[1] for each in sockets]
     members = {name: f"127.0.0.1:{port}" for name, port in zip(NAMES, ports, strict=True)}
-    return [PySyncObjEngine(name, members, directory / name) for name in NAMES]
+    make = NativeEngine if kind == "native" else PySyncObjEngine
+    return [make(name, members, directory / name) for name in NAMES]
 
 
 @contextlib.asynccontextmanager
@@ -63,7 +66,7 @@ async def three_nodes(machine: type[StateMachine], kind: str) -> AsyncIterator[l
 def run(machine: type[StateMachine], story: Callable[[list[Node]], Awaitable[None]]) -> None:
     """Tell ``story`` with three nodes; ``--engine`` says how they replicate."""
     parser = argparse.ArgumentParser(description=story.__doc__)
-    parser.add_argument("--engine", choices=("pysyncobj", "local"), default="pysyncobj")
+    parser.add_argument("--engine", choices=("native", "pysyncobj", "local"), default="native")
     kind = parser.parse_args().engine
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 

@@ -4,7 +4,7 @@ The leader keeps its office by heartbeats. Its term goes with everything it writ
 stores that refuses a smaller term than the largest it has seen: so a leader that was only paused,
 and does not know yet that it was replaced, does no harm.
 
-    python -m examples.machines.leader_election [--engine pysyncobj|local]
+    python -m examples.machines.leader_election [--engine native|pysyncobj|local]
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The machine places each task on the worker with most room. A worker claims what 
 its claims and heartbeats keep it alive. What a silent worker had is placed anew, and if that worker
 comes back and reports a result, it is told that the task is not its own any more.
 
-    python -m examples.machines.scheduling [--engine pysyncobj|local]
+    python -m examples.machines.scheduling [--engine native|pysyncobj|local]
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 An instance that crashes says nothing; its heartbeats stop, and when its time to live is over the
 leader's clock removes it on all members at once.
 
-    python -m examples.machines.service_discovery [--engine pysyncobj|local]
+    python -m examples.machines.service_discovery [--engine native|pysyncobj|local]
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ from tests.consensus.served import Served
 from tests.interop import free_ports
 from tests.waiting import wait_until_sync
 
+ON_PYSYNCOBJ = ("statemachines:Counter", "--engine", "pysyncobj")
+
 
 def raftyard(*arguments: str) -> Result:
     """Run the command in this process."""
@@ -67,7 +69,7 @@ def test_status_describes_the_member(alone: Served) -> None:
     (status,) = json.loads(raftyard("status", "--json", "--endpoints", endpoint).stdout).values()
     assert (status["name"], status["role"], status["leader"]) == ("ann", "leader", "ann")
     assert status["has_quorum"] and not status["halted"]
-    assert any("power loss" in note for note in status["notes"])
+    assert any("damaged disk" in note for note in status["notes"])
     (port,) = free_ports(1)
     done = raftyard("status", "--endpoints", f"{endpoint},127.0.0.1:{port}", "--timeout", "1")
     assert done.exit_code == 1
@@ -143,11 +145,22 @@ def test_it_ends_at_sigterm_and_keeps_what_it_has(tmp_path: Path) -> None:
             "does not name this member, 'default'",
         ),
         (
-            ["statemachines:Counter", "--listen-peer-urls", "http://192.0.2.1:2380"],
+            [*ON_PYSYNCOBJ, "--listen-peer-urls", "http://192.0.2.1:2380"],
             "not on the loopback interface.*--peer-password-file",
         ),
-        (["statemachines:Counter", "--peer-password-file", "/no/such"], "No such file"),
-        (["statemachines:Counter", "--election-timeout", "100"], "more than 4 times"),
+        ([*ON_PYSYNCOBJ, "--peer-password-file", "/no/such"], "No such file"),
+        (
+            ["statemachines:Counter", "--peer-password-file", "/no/such"],
+            "--peer-password-file belongs to --engine pysyncobj",
+        ),
+        (
+            ["statemachines:Counter", "--listen-peer-urls", "http://192.0.2.1:2380"],
+            "cannot listen for peers on 192.0.2.1:2380",
+        ),
+        ([*ON_PYSYNCOBJ, "--election-timeout", "100"], "more than 4 times"),
+        (["statemachines:Counter", "--election-timeout", "100"], "at least 5 times"),
+        (["statemachines:Counter", "--heartbeat-interval", "0"], "0 ms must be at least 1"),
+        (["statemachines:Counter", "--snapshot-count", "0"], "must be at least 1"),
     ],
 )
 def test_a_wrong_start_is_one_clear_line(tmp_path: Path, arguments: list[str], said: str) -> None:

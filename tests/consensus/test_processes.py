@@ -14,6 +14,15 @@ from statemachines import Session
 from tests.consensus.served import Notes, Served
 from tests.waiting import wait_until
 
+ENGINES = {"native": "*.snap", "pysyncobj": "snapshot.dump"}
+"""Engines with several members, and what their snapshots are called."""
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    """How the members replicate."""
+    return str(request.param)
+
 
 async def leader_of(client: Client, cluster: Served) -> str:
     """Wait until all running members name one leader that runs; return it."""
@@ -76,9 +85,9 @@ class Writers:
         assert found <= {*self.acknowledged, *self.unknown}
 
 
-async def test_killed_leaders_lose_nothing(tmp_path: Path) -> None:
+async def test_killed_leaders_lose_nothing(tmp_path: Path, engine: str) -> None:
     """SIGKILL of the leader under load, twice, with snapshots on the way."""
-    with Served(tmp_path, "--snapshot-count", "100") as cluster:
+    with Served(tmp_path, "--engine", engine, "--snapshot-count", "100") as cluster:
         async with Client(cluster.endpoints) as client:
             await leader_of(client, cluster)
             writers = Writers(cluster)
@@ -93,9 +102,9 @@ async def test_killed_leaders_lose_nothing(tmp_path: Path) -> None:
             writers.check(await Handle(client, Notes).all())
 
 
-async def test_all_killed_at_once_lose_nothing(tmp_path: Path) -> None:
+async def test_all_killed_at_once_lose_nothing(tmp_path: Path, engine: str) -> None:
     """SIGKILL of all three at once under load and amid compactions: the page cache survives."""
-    with Served(tmp_path, "--snapshot-count", "40") as cluster:
+    with Served(tmp_path, "--engine", engine, "--snapshot-count", "40") as cluster:
         async with Client(cluster.endpoints) as client:
             await leader_of(client, cluster)
             writers = Writers(cluster)
@@ -111,11 +120,13 @@ async def test_all_killed_at_once_lose_nothing(tmp_path: Path) -> None:
             await writers.more(20)
             await writers.stop()
             writers.check(await Handle(client, Notes).all())
-            assert any((tmp_path / "ann").glob("snapshot.dump"))
+            assert any((tmp_path / "ann").rglob(ENGINES[engine]))
 
 
-async def test_a_paused_leader_is_replaced_and_answers_nothing_stale(tmp_path: Path) -> None:
-    with Served(tmp_path) as cluster:
+async def test_a_paused_leader_is_replaced_and_answers_nothing_stale(
+    tmp_path: Path, engine: str
+) -> None:
+    with Served(tmp_path, "--engine", engine) as cluster:
         async with Client(cluster.endpoints) as client:
             name = await leader_of(client, cluster)
             await Handle(client, Notes).add(text="before")
@@ -130,8 +141,10 @@ async def test_a_paused_leader_is_replaced_and_answers_nothing_stale(tmp_path: P
                     assert await Handle(direct, Notes).all() == ["before", "meanwhile"]
 
 
-async def test_a_machine_that_raises_stops_its_process_and_says_why(tmp_path: Path) -> None:
-    with Served(tmp_path) as cluster:
+async def test_a_machine_that_raises_stops_its_process_and_says_why(
+    tmp_path: Path, engine: str
+) -> None:
+    with Served(tmp_path, "--engine", engine) as cluster:
         async with Client(cluster.endpoints) as client:
             await leader_of(client, cluster)
             await Handle(client, Notes).add(text="a")
@@ -145,9 +158,11 @@ async def test_a_machine_that_raises_stops_its_process_and_says_why(tmp_path: Pa
                 assert "index 2" in last and "this command is broken" in last
 
 
-async def test_exactly_once_through_sessions(tmp_path: Path) -> None:
+async def test_exactly_once_through_sessions(tmp_path: Path, engine: str) -> None:
     """With a session around the machine, even a killed leader makes no difference to the caller."""
-    with Served(tmp_path, machine="tests.consensus.served:noted_once") as cluster:
+    with Served(
+        tmp_path, "--engine", engine, machine="tests.consensus.served:noted_once"
+    ) as cluster:
         async with Client(cluster.endpoints) as client:
             name = await leader_of(client, cluster)
             async with Session(client) as session:

@@ -1,4 +1,4 @@
-"""The five uses on replicated machines, over both engines."""
+"""The five uses on replicated machines, over every engine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from tests.examples.stories import run_example, tell
 
 
-@pytest.fixture(params=["local", "pysyncobj"])
+@pytest.fixture(params=["local", "pysyncobj", "native"])
 def engine(request: pytest.FixtureRequest) -> str:
     """How the three members replicate."""
     return f"--engine={request.param}"

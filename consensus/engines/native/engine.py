@@ -58,6 +58,9 @@ from consensus.types import EngineStatus, MemberChange, NodeId, Proposal, Role
 
 log = structlog.get_logger(__name__)
 
+ELECTION_HEARTBEATS_MIN: Final = 5
+"""An election timeout lasts at least so many heartbeats, as in etcd: one lost costs no leader."""
+
 LATE_TICKS_MAX: Final = 3
 """Ticks made up for after the loop was held: more would depose a leader for our own pause."""
 
@@ -86,6 +89,9 @@ class NativeEngine(Engine):
         feature_level: what this member's program knows (see ``Node.propose``).
         tls_server: TLS for what the other members dial; None: plain TCP.
         tls_client: TLS for what this member dials; all members have both, or none has.
+
+    Raises:
+        ConfigError: ``node_id`` is not among the members, or a number makes no sense.
     """
 
     def __init__(
@@ -112,6 +118,16 @@ class NativeEngine(Engine):
     ) -> None:
         if node_id not in members:
             raise ConfigError(f"{node_id!r} is not among the members: {', '.join(members)}")
+        if heartbeat_interval_ms < 1:
+            raise ConfigError(f"heartbeat interval {heartbeat_interval_ms} ms must be at least 1")
+        if election_timeout_ms < ELECTION_HEARTBEATS_MIN * heartbeat_interval_ms:
+            raise ConfigError(
+                f"election timeout {election_timeout_ms} ms must be at least "
+                f"{ELECTION_HEARTBEATS_MIN} times the heartbeat interval "
+                f"({heartbeat_interval_ms} ms)"
+            )
+        if snapshot_entries < 1:
+            raise ConfigError(f"snapshot_entries is {snapshot_entries}; it must be at least 1")
         self._node_id = node_id
         self._addresses = dict(members)
         self._dial = dict(dial or {})
@@ -121,7 +137,7 @@ class NativeEngine(Engine):
         self._tick_s = heartbeat_interval_ms / 1000
         self._config = CoreConfig(
             node_id=node_id,
-            election_timeout_ticks=max(2, election_timeout_ms // heartbeat_interval_ms),
+            election_timeout_ticks=election_timeout_ms // heartbeat_interval_ms,
             heartbeat_ticks=1,
             pre_vote=pre_vote,
             learners_max=learners_max,

@@ -26,7 +26,7 @@ def engine(directory: Path, *, members: int = 1, cluster: str = "raftyard") -> N
         directory,
         cluster=cluster,
         election_timeout_ms=200,
-        heartbeat_interval_ms=50,
+        heartbeat_interval_ms=40,
     )
 
 
