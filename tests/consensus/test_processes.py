@@ -14,6 +14,8 @@ from statemachines import Session
 from tests.consensus.served import Notes, Served
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.xdist_group("processes")
+
 ENGINES = {"native": "*.snap", "pysyncobj": "snapshot.dump"}
 """Engines with several members, and what their snapshots are called."""
 
@@ -37,7 +39,7 @@ async def leader_of(client: Client, cluster: Served) -> str:
         found.update(name for name in said if name)
         return len(said) == 1 and bool(found & cluster.processes.keys())
 
-    await wait_until(agreed, 30.0, "one leader")
+    await wait_until(agreed, 60.0, "one leader")
     return found.pop()
 
 
@@ -150,12 +152,18 @@ async def test_a_machine_that_raises_stops_its_process_and_says_why(
             await Handle(client, Notes).add(text="a")
             with pytest.raises(ConsensusError):
                 await client.propose(Notes.encode("fail"), timeout_s=2.0)
-            for name, process in cluster.processes.items():
-                await wait_until(lambda process=process: process.poll() is not None, 15.0)
-                assert process.returncode == 1
+            # The last one may never hear that the command is committed: the others are gone.
+            await wait_until(lambda: len(ended(cluster)) > len(cluster.processes) // 2, 30.0)
+            for name in ended(cluster):
+                assert cluster.processes[name].returncode == 1
                 last = cluster.log(name).read_text().splitlines()[-1]
                 assert last.startswith("raftyard: stopped: the state machine failed in the batch")
                 assert "index 2" in last and "this command is broken" in last
+
+
+def ended(cluster: Served) -> list[str]:
+    """The members whose processes have ended by themselves."""
+    return [name for name, each in cluster.processes.items() if each.poll() is not None]
 
 
 async def test_exactly_once_through_sessions(tmp_path: Path, engine: str) -> None:

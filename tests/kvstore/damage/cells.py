@@ -21,7 +21,7 @@ from typing import Final
 import attrs
 
 from consensus.storage.files import RealFile
-from consensus.storage.segments import BLOCK_BYTES, RecordReader
+from consensus.storage.segments import BLOCK_BYTES, synced_offset
 from kvstore.machine import DATABASE_NAME
 from tests.kvstore.damage.pages import Place, places_in
 from tests.kvstore.damage.world import PATIENCE_S, SNAPSHOT_COUNT, World
@@ -88,7 +88,7 @@ async def _flip_log(world: World, when: str) -> str:
     if when == "while down":
         world.kill()
     (*_, segment) = world.files("engine/wal", "*.wal")
-    end = await asyncio.to_thread(_records_end, segment)
+    end = await asyncio.to_thread(_synced_end, segment)
     said = flip_bit(world, segment, world.rng.randrange(BLOCK_BYTES, end))
     if when != "while down":
         await more_acknowledged(world.ledger, 20)
@@ -98,14 +98,14 @@ async def _flip_log(world: World, when: str) -> str:
     return said
 
 
-def _records_end(segment: Path) -> int:
-    """Where the records of a segment end."""
+def _synced_end(segment: Path) -> int:
+    """How far a segment is known to be synced: damage behind that cannot be told from a torn write,
+    and nothing there was acknowledged yet."""
     file = RealFile(segment)
     try:
-        reader = RecordReader(file)
-        while reader.next() is not None:
-            pass
-        return reader.offset
+        end = synced_offset(file, int(segment.stem))
+        assert end is not None and end > BLOCK_BYTES, segment
+        return end
     finally:
         file.close()
 
@@ -114,7 +114,7 @@ async def _fail_log(world: World, when: str) -> str:
     if when == "while down":
         world.kill()
         (*_, segment) = world.files("engine/wal", "*.wal")
-        end = await asyncio.to_thread(_records_end, segment)
+        end = await asyncio.to_thread(_synced_end, segment)
         return _spoil(world, segment, world.rng.randrange(BLOCK_BYTES, end))
     world.mark()
     world.disk.command(errors_in=".wal", sync_errors=1)
