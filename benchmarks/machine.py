@@ -48,7 +48,7 @@ def cpu_model() -> str:
 def python() -> str:
     """Return the interpreter's version, and whether it calls itself through a shared library.
 
-    That, and a build without the compiler's profile, cost a third of its speed.
+    Builds of one version differ: see decision 0018.
     """
     shared = "libpython3" in Path("/proc/self/maps").read_text()
     build = "a shared libpython" if shared else "in one piece"

@@ -118,7 +118,6 @@ class ClusterService:
         urls = self._urls(request.peerURLs)
         texts = sorted(url.text for url in urls)
         context = self._encode(texts)
-        context = self._encode(texts)
         for added_s in count(int(time.time())):
             # etcd's formula for a member that joins: no cluster token, but the time.
             id = member_id(texts, "", added_s)
