@@ -109,7 +109,9 @@ def main() -> None:
 )
 @click.option("--election-timeout", default=1000, show_default=True, help="Milliseconds.")
 @click.option("--heartbeat-interval", default=100, show_default=True, help="Milliseconds.")
-@click.option("--snapshot-count", default=10_000, show_default=True, help="Log entries.")
+@click.option(
+    "--snapshot-count", default=10_000, show_default=True, help="Commands between snapshots."
+)
 @click.option(
     "--peer-password-file", type=click.Path(path_type=Path), help="For --engine pysyncobj."
 )

@@ -72,7 +72,10 @@ class EngineHost(Protocol):
         """The machine's durable state is not of this log: forget it, and log ``reason``."""
 
     def committed(self, batch: Sequence[Committed]) -> None:
-        """Apply this batch. Never raises: a machine that fails halts the node instead."""
+        """Apply this batch, of at least one command.
+
+        Never raises: a machine that fails halts the node instead.
+        """
 
     def dropped(self, proposal: ProposalId, error: ConsensusError) -> None:
         """This proposal will not come through ``committed`` (ProposalDropped), or might not

@@ -19,6 +19,7 @@ import heapq
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import accumulate, count, repeat
 from types import TracebackType
 from typing import Any, Final
 
@@ -26,7 +27,7 @@ import structlog
 
 from consensus import failpoints
 from consensus.clock import Clock, SystemClock
-from consensus.deadlines import Deadlines
+from consensus.deadlines import Deadline, Deadlines
 from consensus.engine import Engine
 from consensus.errors import (
     ConsensusError,
@@ -76,6 +77,32 @@ def member_hash(node_id: str) -> int:
     return int.from_bytes(hashlib.sha256(node_id.encode()).digest()[:8], "big")
 
 
+class _Turn:
+    """Proposals of one turn of the loop that wait equally long.
+
+    They share one deadline, which counts from the end of the turn: no caller waits less than it
+    said.
+    """
+
+    __slots__ = ("deadline", "ended", "sequences")
+
+    def __init__(self) -> None:
+        self.sequences: list[int] = []
+        self.ended = 0
+        self.deadline: Deadline | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many callers still wait."""
+        return len(self.sequences) - self.ended
+
+    def left(self) -> None:
+        """One of the callers waits no longer."""
+        self.ended += 1
+        if self.deadline is not None and self.ended == len(self.sequences):
+            self.deadline.cancel()
+
+
 class Node:
     """One state machine, replicated.
 
@@ -107,7 +134,8 @@ class Node:
         self._member = member_hash(engine.node_id)
         self._incarnation = secrets.randbits(64)
         self._sequence = 0
-        self._outbox: list[Proposal] = []
+        self._outbox: list[tuple[ProposalId, bytes]] = []
+        self._turns: dict[float, _Turn] = {}
         self._pending: dict[int, asyncio.Future[Applied]] = {}
         self._applied = Position()
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
@@ -192,19 +220,21 @@ class Node:
             )
         if len(self._pending) >= PROPOSALS_PENDING_MAX:
             raise QueueFull(f"{PROPOSALS_PENDING_MAX} proposals are under way on this node")
-        self._sequence += 1
-        sequence = self._sequence
-        identity = ProposalId(self._member, self._incarnation, sequence)
+        self._sequence = sequence = self._sequence + 1
         future: asyncio.Future[Applied] = self._loop.create_future()
         self._pending[sequence] = future
         if not self._outbox:
             self._loop.call_soon(self._flush)
-        self._outbox.append(Proposal(identity, self._clock.now_ms(), command))
-        deadline = self._deadlines.add(timeout_s, partial(self._expire, identity, timeout_s))
+        identity = _new(ProposalId, (self._member, self._incarnation, sequence))
+        self._outbox.append((identity, command))
+        turn = self._turns.get(timeout_s)
+        if turn is None:
+            turn = self._turns[timeout_s] = _Turn()
+        turn.sequences.append(sequence)
         try:
             return await future
         finally:
-            deadline.cancel()
+            turn.left()
             del self._pending[sequence]
 
     async def query(
@@ -330,11 +360,12 @@ class Node:
         if self._halted_reason or not batch:
             return
         clock_ms = self._applied.clock_ms
-        entries = []
-        for term, index, (_, proposed_ms, command) in batch:
-            if proposed_ms > clock_ms:
-                clock_ms = proposed_ms
-            entries.append(_new(Entry, (term, index, clock_ms, command)))
+        entries: list[Entry] = []
+        for term, index, _, _, _, clocks_ms, commands in batch:
+            clocks = [max(clock_ms, clocks_ms[0]), *clocks_ms[1:]]
+            fields = zip(repeat(term), count(index), accumulate(clocks, max), commands)
+            entries += map(_new, repeat(Entry), fields)
+            clock_ms = entries[-1].clock_ms
         if entries[0].index != self._applied.index + 1:
             self.halt(
                 f"the engine delivered index {entries[0].index} "
@@ -358,16 +389,8 @@ class Node:
             return
         last = entries[-1]
         self._applied = Position(last.index, last.term, clock_ms, self._applied.group_id)
-        pending = self._pending
-        if pending:
-            member, incarnation = self._member, self._incarnation
-            for (term, index, (identity, _, _)), result in zip(batch, results, strict=True):
-                of_member, of_incarnation, sequence = identity
-                if of_incarnation != incarnation or of_member != member:
-                    continue
-                future = pending.get(sequence)
-                if future is not None and not future.done():
-                    future.set_result(_new(Applied, (term, index, result)))
+        if self._pending:
+            self._resolve(batch, results)
         self._wake_waiters()
 
     def dropped(self, proposal: ProposalId, error: ConsensusError) -> None:
@@ -454,13 +477,37 @@ class Node:
         return (Removed if self._removed else Halted)(self._halted_reason)
 
     def _flush(self) -> None:
-        batch, self._outbox = self._outbox, []
+        outbox, self._outbox = self._outbox, []
+        turns, self._turns = self._turns, {}
         if self._stopped or self._halted_reason:
             return  # their callers were failed when the node stopped
-        self.engine.propose(batch)
+        for timeout_s, turn in turns.items():
+            if turn.waiting:
+                expire = partial(self._expire, turn, timeout_s)
+                turn.deadline = self._deadlines.add(timeout_s, expire)
+        now_ms = self._clock.now_ms()
+        self.engine.propose(
+            [_new(Proposal, (identity, now_ms, command)) for identity, command in outbox]
+        )
 
-    def _expire(self, identity: ProposalId, timeout_s: float) -> None:
-        self.dropped(identity, OutcomeUnknown(f"not applied here within {timeout_s:g} s"))
+    def _resolve(self, batch: Sequence[Committed], results: Sequence[Any]) -> None:
+        """Hand the callers of this node's proposals what applying them returned."""
+        pending = self._pending
+        first = batch[0].index
+        for term, index, member, incarnation, sequences, _, _ in batch:
+            if incarnation != self._incarnation or member != self._member:
+                continue
+            for number, sequence in enumerate(sequences, index):
+                future = pending.get(sequence)
+                if future is not None and not future.done():
+                    future.set_result(_new(Applied, (term, number, results[number - first])))
+
+    def _expire(self, turn: _Turn, timeout_s: float) -> None:
+        """The callers of one turn have waited long enough."""
+        for sequence in turn.sequences:
+            future = self._pending.get(sequence)
+            if future is not None and not future.done():
+                future.set_exception(OutcomeUnknown(f"not applied here within {timeout_s:g} s"))
 
     async def _run_reads(self) -> None:
         """Serve the waiting reads, one ReadIndex at a time, until none waits."""

@@ -2,7 +2,7 @@
 
 Names are Raft's own (Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm",
 figure 2). All records are frozen: they can be handed between layers without copies. The few that
-are made anew for every command on every member are named tuples, which are made in a quarter of the
+are made anew for every command or every entry are named tuples, which are made in a quarter of the
 time (docs/decisions/0010-records-of-the-hot-path.md); the others are attrs classes. A field
 ``index`` hides a tuple's method of that name, which nobody needs here.
 """
@@ -10,7 +10,7 @@ time (docs/decisions/0010-records-of-the-hot-path.md); the others are attrs clas
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import attrs
@@ -81,11 +81,56 @@ class Proposal(NamedTuple):
 
 
 class Committed(NamedTuple):
-    """A proposal that the engine has committed, with its place in the log."""
+    """Commands of one proposer that the engine has committed, one after another: at least one.
+
+    In columns, because a record for each command would cost every member more than the rest of what
+    is done for it (docs/decisions/0019-many-commands-in-an-entry.md).
+
+    Args:
+        term: of the log's entry.
+        index: of the first command; each further one has the next.
+        member, incarnation: of every proposal's ``ProposalId``.
+        sequences: the rest of each ``ProposalId``.
+        clocks_ms: as ``Proposal.clock_ms``.
+        commands: as ``Proposal.command``.
+    """
 
     term: int
     index: int  # type: ignore[assignment]
-    proposal: Proposal
+    member: int
+    incarnation: int
+    sequences: Sequence[int]
+    clocks_ms: Sequence[int]
+    commands: Sequence[bytes]
+
+    @classmethod
+    def of(cls, term: int, index: int, proposals: Sequence[Proposal]) -> Committed:
+        """Return proposals of one node as committed from ``index`` on."""
+        (member, incarnation, _), _, _ = proposals[0]
+        identities, clocks_ms, commands = zip(*proposals, strict=True)
+        sequences = [sequence for _, _, sequence in identities]
+        return cls(term, index, member, incarnation, sequences, clocks_ms, commands)
+
+    @property
+    def last_index(self) -> int:
+        """Index of the last command."""
+        return self.index + len(self.commands) - 1
+
+    def up_to(self, index: int) -> Committed:
+        """Return the part that ends with ``index``, which is one of these."""
+        return self._part(0, index + 1 - self.index)
+
+    def after(self, index: int) -> Committed:
+        """Return what comes after ``index``, which is before the last command."""
+        return self._part(max(0, index + 1 - self.index), len(self.commands))
+
+    def _part(self, start: int, stop: int) -> Committed:
+        return self._replace(
+            index=self.index + start,
+            sequences=self.sequences[start:stop],
+            clocks_ms=self.clocks_ms[start:stop],
+            commands=self.commands[start:stop],
+        )
 
 
 class Role(enum.Enum):

@@ -99,7 +99,7 @@ USED: Final = (
         MEMBER,
         "where to listen for the other members",
     ),
-    Flag("snapshot-count", 10_000, "uint", MEMBER, "log entries between two snapshots"),
+    Flag("snapshot-count", 10_000, "uint", MEMBER, "commands between two snapshots"),
     Flag("heartbeat-interval", 100, "uint", MEMBER, "leader's heartbeat, in milliseconds"),
     Flag("election-timeout", 1000, "uint", MEMBER, "time without leader, in milliseconds"),
     Flag(

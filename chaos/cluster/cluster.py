@@ -55,7 +55,7 @@ class ClusterOptions:
         nodes: number of members, n1, n2, ...
         heartbeat_ms: leader's heartbeat.
         election_ms: election timeout.
-        snapshot_count: entries between snapshots: small, so that short runs meet some.
+        snapshot_count: commands between snapshots: small, so that short runs meet some.
         seed: of the proxy server's random choices.
         proxy_program: a real ``toxiproxy-server`` to use; None for toxid.
     """

@@ -76,17 +76,17 @@ class Promises:
         told that it was dropped.
         """
         canonical = self.canonical
-        for item in batch:
-            command = item.proposal.command
-            if item.index <= len(canonical):
-                known = canonical[item.index - 1]
-                if known[1] != command or known[0] != item.term:
-                    raise Violation(
-                        f"state machine safety: {node} applied {_short(command)} of term "
-                        f"{item.term} at {item.index}, others {_short(known[1])} of {known[0]}"
-                    )
-            else:
-                self._first(node, item.index, item.term, command, item.proposal.clock_ms)
+        for term, first, _, _, _, clocks_ms, commands in batch:
+            for index, command in enumerate(commands, first):
+                if index <= len(canonical):
+                    known = canonical[index - 1]
+                    if known[1] != command or known[0] != term:
+                        raise Violation(
+                            f"state machine safety: {node} applied {_short(command)} of term "
+                            f"{term} at {index}, others {_short(known[1])} of {known[0]}"
+                        )
+                else:
+                    self._first(node, index, term, command, clocks_ms[index - first])
 
     def _first(self, node: NodeId, index: int, term: int, command: bytes, clock_ms: int) -> None:
         if index != len(self.canonical) + 1:

@@ -47,7 +47,7 @@ class ModelHost:
     Args:
         observer: told of everything.
         durable: whether the machine keeps its state on disk itself.
-        flush_every: entries between two flushes.
+        flush_every: commands between two flushes.
         operation: called before a flush and after each batch; may raise SimulatedCrash.
     """
 
@@ -94,26 +94,30 @@ class ModelHost:
         self._flushed, self._flushed_count = Position(), 0
 
     def committed(self, batch: Sequence[Committed]) -> None:
-        """Apply, and flush now and then."""
+        """Apply, and flush now and then: also within an entry of the log."""
         first, last = batch[0], batch[-1]
         # A member that starts from an older flush is given what follows it; never a gap, no repeat.
-        if first.index != self.applied.index + 1 or last.index != first.index + len(batch) - 1:
+        count = sum([len(item.commands) for item in batch])
+        if first.index != self.applied.index + 1 or last.last_index != first.index + count - 1:
             raise AssertionError(
-                f"indexes {first.index} to {last.index} were delivered to a machine at "
+                f"indexes {first.index} to {last.last_index} were delivered to a machine at "
                 f"{self.applied.index}"
             )
         self._observer.applied(batch)
         clock_ms = self.applied.clock_ms
-        commands = self.commands
         for item in batch:
-            proposal = item.proposal
-            if proposal.clock_ms > clock_ms:
-                clock_ms = proposal.clock_ms
-            commands.append(proposal.command)
-        self.applied = Position(last.index, last.term, clock_ms)
-        self._since_flush += len(batch)
-        if self._since_flush >= self._flush_every:
-            self._flush()
+            start = 0
+            while (due := start + self._flush_every - self._since_flush) <= len(item.commands):
+                clock_ms = max(clock_ms, *item.clocks_ms[start:due])
+                self.commands += item.commands[start:due]
+                self.applied = Position(item.index + due - 1, item.term, clock_ms)
+                self._flush()
+                start = due
+            if start < len(item.commands):
+                clock_ms = max(clock_ms, *item.clocks_ms[start:])
+                self.commands += item.commands[start:]
+                self._since_flush += len(item.commands) - start
+        self.applied = Position(last.last_index, last.term, clock_ms)
         self._operation()
 
     def dropped(self, proposal: ProposalId, error: ConsensusError) -> None:

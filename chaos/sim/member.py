@@ -504,13 +504,10 @@ class Member:
         world.promises.applied(self.name, batch)
         world.trace.applied(world.now, self.name, batch)
         for item in batch:
-            identity = item.proposal.id
-            if (
-                identity.member == self.number
-                and identity.incarnation == self.incarnation
-                and self.pending.pop(identity.sequence, None) is not None
-            ):
-                world.acknowledged(item.index)
+            if item.member == self.number and item.incarnation == self.incarnation:
+                for index, sequence in enumerate(item.sequences, item.index):
+                    if self.pending.pop(sequence, None) is not None:
+                        world.acknowledged(index)
 
     def restored(self, position: Position, commands: Sequence[bytes]) -> None:
         """The machine was replaced."""

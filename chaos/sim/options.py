@@ -27,8 +27,8 @@ class Options:
         tick_us: length of a tick in microseconds of virtual time, before drift.
         drift: each member's clock runs at its own rate, wrong by up to this fraction.
         durable_machine: whether the machine keeps its state on disk, as kvstore does.
-        flush_every: entries between two flushes of a durable machine.
-        snapshot_entries: the log is compacted beyond this.
+        flush_every: commands between two flushes of a durable machine.
+        snapshot_entries: the log is compacted beyond so many commands.
         delay_us: least and greatest delay of a message.
         loss, duplication: probabilities per message.
         late_duplicates: repeated messages arrive up to seconds later, elections apart.

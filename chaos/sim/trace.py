@@ -68,10 +68,10 @@ class Trace:
 
     def applied(self, now: int, node: NodeId, batch: Sequence[Committed]) -> None:
         """Note what a member's machine applied: its place, and every command."""
-        commands = [item.proposal.command for item in batch]
+        commands = [list(item.commands) for item in batch]
         self._notes.append((now, node, batch[0].index, batch[-1].term, commands))
         if self.say is not None:
-            span = f"{batch[0].index}..{batch[-1].index}"
+            span = f"{batch[0].index}..{batch[-1].last_index}"
             self.say(f"{now / 1e6:11.6f}  applied    {node} {span}")
 
     def message(self, now: int, message: AnyMessage) -> None:

@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from consensus.engines.native.batches import encode_batch
 from consensus.engines.native.bootstrap import Beginning, write_beginning
-from consensus.engines.native.proposals import encode_proposal
 from consensus.engines.pysyncobj.export import ExportedLog, exported
 from consensus.raft.configuration import Configuration
 from consensus.raft.messages import EntryKind, LogEntry, SnapshotMeta
@@ -69,6 +69,6 @@ def _entries(log: ExportedLog) -> Iterator[LogEntry]:
     for entry in log.entries:
         for proposal in entry.frame.proposals if entry.frame is not None else ():
             index += 1
-            yield LogEntry(index, entry.term, EntryKind.COMMAND, encode_proposal(proposal))
+            yield LogEntry(index, entry.term, EntryKind.COMMAND, encode_batch([proposal]))
         index += 1
         yield LogEntry(index, entry.term, EntryKind.NOOP, b"")

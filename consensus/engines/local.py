@@ -47,7 +47,7 @@ class LocalLog:
     def append(self, proposals: Sequence[Proposal]) -> None:
         """Commit proposals and let every connected member know."""
         for proposal in proposals:
-            self.entries.append(Committed(self.term, self.last_index + 1, proposal))
+            self.entries.append(Committed.of(self.term, self.last_index + 1, [proposal]))
         for engine in self.members.values():
             engine.wake()
 

@@ -24,7 +24,7 @@ class EntryKind(enum.IntEnum):
 
 
 class LogEntry(NamedTuple):
-    """One entry of the log. A named tuple, as what is made for every command is."""
+    """One entry of the log. A named tuple, as what is made so often is."""
 
     index: int  # type: ignore[assignment]
     term: int
@@ -141,7 +141,10 @@ class TimeoutNow(Message):
 
 @attrs.frozen(slots=True, kw_only=True)
 class Propose(Message):
-    """Commands that a follower forwards. Sent once, never again: a repeat could apply twice."""
+    """Data of COMMAND entries that a follower forwards.
+
+    Sent once, never again: a repeat could apply twice.
+    """
 
     request: int
     commands: tuple[bytes, ...]

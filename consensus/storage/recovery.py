@@ -136,7 +136,7 @@ def read_log(files: FileSystem, group_id: int) -> tuple[Recovered, list[Segment]
 
     Raises:
         LogDamaged: what was synced cannot be read.
-        StorageError: another group's log, or a newer version's.
+        StorageError: another group's log, or another version's.
         OSError: the file system failed.
     """
     opened: list[File] = []

@@ -36,7 +36,8 @@ BLOCK_BYTES: Final = 4096
 SLOT_OFFSETS: Final = (512, 1024)
 TERM_SLOT_OFFSETS: Final = (1536, 2048)
 MAGIC: Final = b"RAFTYARD-WAL\n"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+"""Version 1 had one command in an entry."""
 READ_BYTES: Final = 4 * 1024 * 1024
 
 _HEAD: Final = struct.Struct("<16sIIQQ")
@@ -79,7 +80,7 @@ def read_head(file: File, number: int, group_id: int) -> tuple[int, str]:
     """Return where the segment before this one ended, and what is wrong with the head, if anything.
 
     Raises:
-        StorageError: the head is whole, and of another group or a newer version.
+        StorageError: the head is whole, and of another group or version.
     """
     head = _read_checked(file, 0, _HEAD.size)
     if head is None:
@@ -89,7 +90,8 @@ def read_head(file: File, number: int, group_id: int) -> tuple[int, str]:
         return 0, "it is not a log segment"
     if version != FORMAT_VERSION:
         raise StorageError(
-            f"the log has format version {version}; this program reads version {FORMAT_VERSION}"
+            f"the log has format version {version}; this program reads version {FORMAT_VERSION}. "
+            "The release that wrote it can still make a backup, to be restored with this one"
         )
     if group != group_id:
         raise StorageError(f"the log belongs to group {group}, not to group {group_id}")

@@ -68,7 +68,7 @@ class WriteAheadLog:
 
         Raises:
             LogDamaged: a synced record is bad; nothing was changed on disk.
-            StorageError: another group's log, a newer version's, or the file system failed.
+            StorageError: another group's log, another version's, or the file system failed.
         """
         with self._telling("opening"):
             recovered, self._segments = read_log(self._files, self._group_id)

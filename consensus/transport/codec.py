@@ -44,11 +44,9 @@ from consensus.raft.messages import (
 from consensus.transport import wire_pb2 as wire
 from consensus.types import NodeId
 
-WIRE_VERSION: Final = 1
-"""Both ends of a connection must speak the same. Raised with the first release that could not talk
-to the one before it: fields and messages that were added or changed before the first release never
-met a program that lacked them. What one program of a version knows more than another is told by
-the feature level instead."""
+WIRE_VERSION: Final = 2
+"""Both ends of a connection must speak the same. Version 1 had one command in an entry. What one
+program of a version knows more than another is told by the feature level instead."""
 FRAME_BYTES_MAX: Final = 256 * 1024 * 1024
 _PREFIX: Final = struct.Struct("<II")
 PREFIX_BYTES: Final = _PREFIX.size

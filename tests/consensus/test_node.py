@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -67,7 +68,7 @@ class ScriptedEngine(Engine):
         batch = []
         for proposal in proposals:
             self.index += 1
-            batch.append(Committed(term, self.index, proposal))
+            batch.append(Committed.of(term, self.index, [proposal]))
         self.host.committed(batch)
 
     async def read_index(self, timeout_s: float) -> int:
@@ -303,3 +304,21 @@ async def test_a_command_that_a_member_may_not_know_is_not_sent(engine: Scripted
         task = asyncio.create_task(node.propose(b"new", feature_level=2))
         engine.commit(*await proposals_of(engine, 1))
         assert (await task).index == 1
+
+
+async def test_no_caller_waits_less_than_it_said(engine: ScriptedEngine) -> None:
+    """Also the later ones of a turn in which something else took long."""
+    waited: dict[str, float] = {}
+    loop = asyncio.get_running_loop()
+
+    async def call(name: str, node: Node) -> None:
+        began = loop.time()
+        with pytest.raises(OutcomeUnknown, match=r"within 0\.1 s"):
+            await node.propose(b"x", 0.1)
+        waited[name] = loop.time() - began
+
+    async with Node(RecordingMachine(), engine) as node:
+        first = asyncio.create_task(call("first", node))
+        loop.call_soon(time.sleep, 0.2)
+        await asyncio.gather(first, asyncio.create_task(call("second", node)))
+    assert min(waited.values()) > 0.09, waited

@@ -57,7 +57,7 @@ class Layout:
         directory: of this run.
         heartbeat_ms: leader's heartbeat.
         election_ms: election timeout.
-        snapshot_count: entries between snapshots of the log.
+        snapshot_count: commands between snapshots of the log.
         group: who is in the group when a member starts for the first time.
         joins: whether that group is there already, and the member new in it.
     """

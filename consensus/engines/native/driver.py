@@ -17,20 +17,18 @@ from typing import Final
 
 from consensus import failpoints
 from consensus.engine import EngineHost
+from consensus.engines.native.batches import decode_batch
 from consensus.engines.native.commands import CommandIndex
 from consensus.engines.native.gathering import Gathering
 from consensus.engines.native.incoming import IncomingSnapshots
 from consensus.engines.native.outgoing import KEPT_ELECTION_TIMEOUTS, OutgoingSnapshots
-from consensus.engines.native.proposals import (
-    FORWARD_TIMEOUTS_MAX,
-    Proposals,
-    decode_proposal,
-)
-from consensus.engines.native.restore import HELD_APPLIED, Restore
+from consensus.engines.native.proposals import FORWARD_TIMEOUTS_MAX, Proposals
+from consensus.engines.native.restore import Restore
 from consensus.engines.native.startup import StartUp, base_of
 from consensus.errors import DataDamaged, ReadFailed, StorageError
 from consensus.raft.config import CoreConfig
 from consensus.raft.configuration import Configuration, InvalidConfiguration
+from consensus.raft.invariants import check
 from consensus.raft.membership import configuration_at
 from consensus.raft.messages import (
     AnyMessage,
@@ -46,13 +44,10 @@ from consensus.storage.files import FileSystem
 from consensus.storage.records import Record
 from consensus.storage.snapshots import SnapshotStore, SnapshotWriter, StoredMeta
 from consensus.storage.wal import SEGMENT_BYTES, WriteAheadLog
-from consensus.types import Committed, MemberChange, NodeId, Position, Proposal
-
-_new: Final = tuple.__new__
-"""Makes a named tuple from its fields in a quarter of the time of a call."""
+from consensus.types import MemberChange, NodeId, Position, Proposal
 
 CATCH_UP_ENTRIES: Final = 5_000
-"""Entries kept behind a snapshot, so that a member that was briefly away needs no snapshot."""
+"""Commands kept behind a snapshot, so that a member that was briefly away needs no snapshot."""
 
 ReadDone = Callable[[int | None], None]
 
@@ -145,6 +140,7 @@ class Driver:
             str(incarnation),
             self._freeze,
             KEPT_ELECTION_TIMEOUTS * config.election_timeout_ticks,
+            lambda place: self._numbers.command_at(place),
         )
 
     # -- inputs -------------------------------------------------------------------------------
@@ -246,15 +242,19 @@ class Driver:
         return self._numbers.command_at(self.core.log.persisted_index)
 
     @property
-    def log_entries(self) -> int:
-        """How many applied entries the log still holds."""
-        return self.core.applied_index - self.core.log.snapshot.index
+    def log_commands(self) -> int:
+        """How many applied commands the log still holds."""
+        core, numbers = self.core, self._numbers
+        return numbers.command_at(core.applied_index) - numbers.command_at(core.log.snapshot.index)
 
     @property
     def wants_compaction(self) -> bool:
-        """Whether the log has grown past its bound."""
-        limit = self._snapshot_entries + self._catch_up_entries + self.outgoing.held_entries
-        return self.log_entries >= limit and not self.restoring
+        """Whether the log has grown past its bound, and has whole entries beyond what is kept."""
+        kept = self._catch_up_entries + self.outgoing.held_commands
+        if self.log_commands < self._snapshot_entries + kept or self.restoring:
+            return False
+        shortened = self._numbers.place_covered_by(self._delivered.index - kept)
+        return shortened > self.core.log.snapshot.index
 
     def take_snapshot(self) -> Iterator[None]:
         """Write a snapshot file of the machine in steps, then shorten the log."""
@@ -282,13 +282,12 @@ class Driver:
 
     def shorten_to_command(self, covered_command: int) -> None:
         """Drop entries that neither this member's machine nor others' will need."""
-        held = self._catch_up_entries + self.outgoing.held_entries
-        keep_from = self._delivered.index - held
-        command = min(covered_command, keep_from)
-        if command <= self._numbers.command_at(self.core.log.snapshot.index):
+        held = self._catch_up_entries + self.outgoing.held_commands
+        place = self._numbers.place_covered_by(min(covered_command, self._delivered.index - held))
+        if place <= self.core.log.snapshot.index:
             return
-        place = self._numbers.place_of(command)
-        covered_place = self._numbers.place_of(covered_command)
+        command = self._numbers.command_at(place)
+        covered_place = self._numbers.place_covered_by(covered_command)
         meta = self.core.compact(place)
         self._numbers.rebase(place)
         self._wal.append([base_of(meta, command), self.core.hard_state])
@@ -318,8 +317,7 @@ class Driver:
             self._delivered, restore.position = restore.position, None
             self._clock_ms = self._delivered.clock_ms
         if restore.held and not self._host.is_halted():
-            batch, restore.held = restore.held[:HELD_APPLIED], restore.held[HELD_APPLIED:]
-            self._apply_now(batch)
+            self._apply_now(restore.take_held())
             return True
         self._restore = None
         self._resolve_reads()
@@ -378,24 +376,29 @@ class Driver:
             self._apply_now(entries)
 
     def _apply_now(self, entries: Sequence[LogEntry]) -> None:
-        batch = []
-        last: LogEntry | None = None
-        number = self._delivered.index
-        for last in entries:
-            _, term, kind, data = last
-            if kind is EntryKind.COMMAND:
-                number += 1
-                batch.append(_new(Committed, (term, number, decode_proposal(data))))
-        if last is None:
+        if not entries:
             return
+        batch = []
+        number = self._numbers.command_at(entries[0].index - 1) + 1
+        for _, term, kind, data in entries:
+            if kind is EntryKind.COMMAND:
+                committed = decode_batch(data, term, number)
+                number += len(committed.commands)
+                batch.append(committed)
+        last = entries[-1]
+        if batch and batch[0].index <= self._delivered.index:
+            # What the machine had on disk ends within an entry: it is not given that part again.
+            batch[0] = batch[0].after(self._delivered.index)
         if batch:
             self._proposals.committed(batch)
             failpoints.hit("apply.before")
             self._host.committed(batch)
             failpoints.hit("apply.after")
             newest = batch[-1]
-            self._clock_ms = max(self._clock_ms, *[item[2][1] for item in batch])
-            self._delivered = Position(newest.index, newest.term, self._clock_ms, self._group_id)
+            self._clock_ms = max(self._clock_ms, *[max(item.clocks_ms) for item in batch])
+            self._delivered = Position(
+                newest.last_index, newest.term, self._clock_ms, self._group_id
+            )
         self.core.applied(last.index)
         self._proposals.applied(last.index, last.term)
 
@@ -428,6 +431,7 @@ class Driver:
 
     def _meta_at(self, position: Position) -> StoredMeta:
         place = self._numbers.place_of(position.index)
+        check(self._numbers.command_at(place) == position.index, "a snapshot of half an entry")
         configuration = configuration_at(self.core, place)
         return StoredMeta(
             SnapshotMeta(place, position.term, configuration), position.index, position.clock_ms

@@ -76,7 +76,7 @@ class NativeEngine(Engine):
         cluster: the cluster's name; peers of another one are refused.
         election_timeout_ms: a follower campaigns after this to twice this without a leader.
         heartbeat_interval_ms: the length of a tick, and between a leader's heartbeats.
-        snapshot_entries: applied entries after which the log is shortened to as many or fewer.
+        snapshot_entries: applied commands after which the log is shortened to as many or fewer.
         dial: where to reach a peer, by its own address, where that is elsewhere (at a proxy).
         listen: where to listen, "host:port", where that is not this member's own address.
         join: begin in no configuration; learn everything from the leader of the group it joins.

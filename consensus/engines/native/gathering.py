@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from consensus.engines.native.batches import count_of
 from consensus.raft.core import Core
 from consensus.raft.messages import Propose
 from consensus.types import Proposal
@@ -51,7 +52,8 @@ class Gathering:
 
     def propose(self, proposals: Sequence[Proposal]) -> None:
         """Take proposals of this node."""
-        if self._is_under_way() and self._has_room([item.command for item in proposals]):
+        size = sum(len(proposal.command) for proposal in proposals)
+        if self._is_under_way() and self._has_room(len(proposals), size):
             self._held.append(proposals)
         else:
             self.release()
@@ -62,7 +64,9 @@ class Gathering:
         if (
             message.term == self._core.term
             and self._is_under_way()
-            and self._has_room(message.commands)
+            and self._has_room(
+                sum(map(count_of, message.commands)), sum(map(len, message.commands))
+            )
         ):
             self._held.append(message)
         else:
@@ -75,13 +79,19 @@ class Gathering:
             self.release()
 
     def release(self) -> None:
-        """Let go of what is held, in its order."""
+        """Let go of what is held, in its order; what is this node's own goes together."""
         held, self._held, self._commands, self._bytes = self._held, [], 0, 0
+        own: list[Proposal] = []
         for item in held:
-            if isinstance(item, Propose):
-                self._core.step(item)
-            else:
-                self._append(item)
+            if not isinstance(item, Propose):
+                own += item
+                continue
+            if own:
+                self._append(own)
+                own = []
+            self._core.step(item)
+        if own:
+            self._append(own)
 
     def _is_under_way(self) -> bool:
         core = self._core
@@ -92,7 +102,7 @@ class Gathering:
             and not core.is_leaving
         )
 
-    def _has_room(self, commands: Sequence[bytes]) -> bool:
-        self._commands += len(commands)
-        self._bytes += sum(map(len, commands))
+    def _has_room(self, commands: int, size: int) -> bool:
+        self._commands += commands
+        self._bytes += size
         return self._commands <= GATHERED_MAX and self._bytes <= GATHERED_BYTES_MAX

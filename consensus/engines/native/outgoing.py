@@ -26,8 +26,8 @@ from consensus.types import NodeId
 KEPT_ELECTION_TIMEOUTS: Final = 60
 """Election timeouts for which a snapshot is kept after its stream broke."""
 
-HELD_ENTRIES_MAX: Final = 50_000
-"""Entries that the log keeps, at most, for members that a snapshot is to bring up to date."""
+HELD_COMMANDS_MAX: Final = 50_000
+"""Commands that the log keeps, at most, for members that a snapshot is to bring up to date."""
 
 Freeze = Callable[[], tuple[StoredMeta, StateSnapshot]]
 
@@ -60,20 +60,29 @@ class OutgoingSnapshots:
         life: names this life of the member's process; no other has the same.
         freeze: freezes the machine; may raise ``ReadFailed``.
         kept_ticks: how long a snapshot is kept after its stream broke.
+        command_at: returns the number of the last command up to a place in the log.
     """
 
-    def __init__(self, core: Core, life: str, freeze: Freeze, kept_ticks: int) -> None:
+    def __init__(
+        self,
+        core: Core,
+        life: str,
+        freeze: Freeze,
+        kept_ticks: int,
+        command_at: Callable[[int], int],
+    ) -> None:
         self._core = core
         self._life = life
         self._freeze = freeze
         self._kept_ticks = kept_ticks
+        self._command_at = command_at
         self._frozen = 0
         self._closed = False
         self._snapshots: dict[NodeId, OutgoingSnapshot] = {}
 
     @property
-    def held_entries(self) -> int:
-        """How many applied entries members that are sent a snapshot still need, at most."""
+    def held_commands(self) -> int:
+        """How many applied commands members that are sent a snapshot still need, at most."""
         core = self._core
         if not self._snapshots or not core.is_leader:
             return 0
@@ -81,7 +90,8 @@ class OutgoingSnapshots:
             max(snapshot.meta.raft.index, self._matched(peer))
             for peer, snapshot in self._snapshots.items()
         )
-        return min(max(0, core.applied_index - needed), HELD_ENTRIES_MAX)
+        held = self._command_at(core.applied_index) - self._command_at(needed)
+        return min(max(0, held), HELD_COMMANDS_MAX)
 
     def open(self, peer: NodeId) -> OutgoingSnapshot:
         """Return what to send to a member: what it has begun to receive, or a new snapshot.

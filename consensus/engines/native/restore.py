@@ -12,11 +12,12 @@ from typing import Final
 
 import attrs
 
+from consensus.engines.native.batches import commands_in
 from consensus.raft.messages import LogEntry
 from consensus.types import Position
 
 HELD_APPLIED: Final = 200
-"""Entries that waited and are applied in one slice."""
+"""Commands that waited and are applied in one slice; the entry that reaches it is applied whole."""
 
 
 @attrs.define(slots=True)
@@ -36,3 +37,12 @@ class Restore:
         for _ in self._steps:
             return True
         return False
+
+    def take_held(self) -> list[LogEntry]:
+        """Return what is to be applied next of what is held, and hold it no longer."""
+        commands = taken = 0
+        while taken < len(self.held) and commands < HELD_APPLIED:
+            commands += commands_in(self.held[taken])
+            taken += 1
+        batch, self.held = self.held[:taken], self.held[taken:]
+        return batch

@@ -111,12 +111,19 @@ class StartUp:
         return Started(core, self._numbers, self._delivered, damage, torn_bytes)
 
     def _new_core(self, log: RaftLog, hard_state: HardState) -> Core:
+        """Return a core whose machine stands where this one does.
+
+        What the machine has on disk may end within an entry. That entry was committed, so its rest
+        is handed out first of all: a machine never stands within an entry for longer.
+        """
+        delivered = self._delivered.index
+        begun = self._numbers.place_of(delivered)
         return Core(
             self._config,
             log,
-            hard_state,
+            attrs.evolve(hard_state, commit_index=max(hard_state.commit_index, begun)),
             self._prng,
-            applied_index=self._numbers.place_of(self._delivered.index),
+            applied_index=self._numbers.place_covered_by(delivered),
         )
 
     def _stand_alone(self, core: Core) -> Core:

@@ -48,6 +48,7 @@ class Delivery:
         self._index = base.index
         self._has = has
         self._queue: deque[Committed | Barrier | DumpReader] = deque()
+        self._waiting = 0
         self._restoring: tuple[DumpReader, Iterator[None]] | None = None
         self.delivered_index = max(base.index, has.index if has else 0)
 
@@ -58,8 +59,8 @@ class Delivery:
 
     @property
     def waiting(self) -> int:
-        """How much waits for the host."""
-        return len(self._queue) + (self._restoring is not None)
+        """How much waits for the host: commands, barriers and snapshots."""
+        return self._waiting + (self._restoring is not None)
 
     @property
     def skipping(self) -> bool:
@@ -68,30 +69,42 @@ class Delivery:
 
     def frame(self, frame: Frame, term: int) -> None:
         """Queue the commands of a committed frame."""
-        for proposal in frame.proposals:
-            self._index += 1
-            has = self._has
-            if has is not None and self._index <= has.index:
-                if self._index == has.index:
-                    self._has = None
-                    if term != has.term:
-                        self._host.halt(
-                            f"the machine stands at index {has.index} of term {has.term}, but the "
-                            f"group committed index {has.index} in term {term}: the log was "
-                            "replaced under it. Remove this member's data and let it join again"
-                        )
-                continue
-            self._queue.append(Committed(term, self._index, proposal))
+        if not frame.proposals:
+            return
+        first, self._index = self._index + 1, self._index + len(frame.proposals)
+        committed = Committed.of(term, first, frame.proposals)
+        has = self._has
+        if has is not None and first <= has.index:
+            if has.index > self._index:
+                return
+            self._has = None
+            if term != has.term:
+                self._host.halt(
+                    f"the machine stands at index {has.index} of term {has.term}, but the "
+                    f"group committed index {has.index} in term {term}: the log was "
+                    "replaced under it. Remove this member's data and let it join again"
+                )
+            if has.index == self._index:
+                return
+            committed = committed.after(has.index)
+        self._waiting += len(committed.commands)
+        while len(committed.commands) > DELIVER_BATCH_MAX:
+            end = committed.index + DELIVER_BATCH_MAX - 1
+            self._queue.append(committed.up_to(end))
+            committed = committed.after(end)
+        self._queue.append(committed)
 
     def barrier(self, reached: Callable[[int], None]) -> None:
         """Call ``reached`` once everything queued before has reached the host."""
         self._queue.append(Barrier(reached))
+        self._waiting += 1
 
     def install(self, reader: DumpReader) -> None:
         """Queue a snapshot that takes the place of everything before it."""
         self._index = reader.head.position.index
         self._has = None
         self._queue.append(reader)
+        self._waiting += 1
 
     def pump(self, limit_s: float = DELIVER_SLICE_S) -> bool:
         """Deliver for about ``limit_s`` seconds; return whether anything is left."""
@@ -117,6 +130,7 @@ class Delivery:
             if isinstance(item, DumpReader):
                 item.close()
         self._queue.clear()
+        self._waiting = 0
 
     def _restore_step(self) -> bool:
         """Do one step of a restore that is under way or next; False when none is."""
@@ -125,6 +139,7 @@ class Delivery:
                 return False
             reader = self._queue.popleft()
             assert isinstance(reader, DumpReader)
+            self._waiting -= 1
             steps = self._host.restore_steps(reader.head.position, reader.chunks())
             self._restoring = (reader, steps)
         reader, steps = self._restoring
@@ -139,14 +154,19 @@ class Delivery:
     def _deliver_some(self) -> None:
         batch: list[Committed] = []
         queue = self._queue
-        while queue and isinstance(queue[0], Committed) and len(batch) < DELIVER_BATCH_MAX:
-            item = queue.popleft()
-            assert isinstance(item, Committed)
+        commands = 0
+        while queue and isinstance(item := queue[0], Committed):
+            if commands + len(item.commands) > DELIVER_BATCH_MAX:
+                break
+            queue.popleft()
             batch.append(item)
+            commands += len(item.commands)
         if batch:
+            self._waiting -= commands
             self._host.committed(batch)
-            self.delivered_index = batch[-1].index
+            self.delivered_index = batch[-1].last_index
         while queue and isinstance(queue[0], Barrier):
             barrier = queue.popleft()
             assert isinstance(barrier, Barrier)
+            self._waiting -= 1
             barrier.reached(self.delivered_index)

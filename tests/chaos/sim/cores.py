@@ -65,4 +65,4 @@ def files_of(disk: SimDisk) -> SimFileSystem:
 
 def committed(index: int, command: bytes, term: int = 1, clock_ms: int = 5) -> Committed:
     """Return a committed command."""
-    return Committed(term, index, Proposal(ProposalId(1, 1, index), clock_ms, command))
+    return Committed.of(term, index, [Proposal(ProposalId(1, 1, index), clock_ms, command)])

@@ -11,6 +11,7 @@ from chaos.sim.runner import KILL_ALL, Summary, run_seed
 from chaos.sim.trace import Trace
 from chaos.sim.world import World
 from chaos.verdict import Verdict
+from consensus.engines.native import batches
 from consensus.raft.messages import AnyMessage, AppendEntriesResponse
 
 pytestmark = pytest.mark.timeout(600)
@@ -31,6 +32,7 @@ def test_ten_thousand_divergent_entries_are_repaired_in_three_round_trips(
     links = [(old.name, name) for name in others] + [(name, old.name) for name in others]
     world.network.cut(links)
     before = old.driver.core.log.last_index
+    monkeypatch.setattr(batches, "BATCH_COMMANDS_MAX", 1)
     old.propose([b"d%d" % number for number in range(DIVERGENT)])
     assert old.driver.core.log.last_index == before + DIVERGENT
     world.advance(10_000_000)  # others lead and commit; the old leader has stepped down

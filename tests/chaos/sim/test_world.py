@@ -250,7 +250,7 @@ def damaged_where_it_counts(world: World) -> tuple[Member, Member, Member]:
     assert world.promises.highest_acknowledged > before + 20
     damaged.crash(CrashMode.LOSE_ALL)
     content = damaged.log_files.durable_contents()[-1]
-    content.durable[5_000] ^= 1
+    content.durable[4_400] ^= 1
     content.current = bytearray(content.durable)
     damaged.flipped = True
     leader.crash(CrashMode.LOSE_ALL)

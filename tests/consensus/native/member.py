@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from consensus.engine import EngineHost
+from consensus.engines.native.batches import encode_batch
 from consensus.engines.native.driver import Driver
-from consensus.engines.native.proposals import encode_proposal
 from consensus.errors import ConsensusError
 from consensus.raft.config import CoreConfig
 from consensus.raft.configuration import Configuration
@@ -57,8 +57,8 @@ class ListHost(EngineHost):
     def committed(self, batch: Sequence[Committed]) -> None:
         for item in batch:
             assert item.index == self.at.index + 1, f"{item.index} after {self.at.index}"
-            self.commands.append(item.proposal.command.decode())
-            self.at = Position(item.index, item.term, item.proposal.clock_ms)
+            self.commands += [command.decode() for command in item.commands]
+            self.at = Position(item.last_index, item.term, item.clocks_ms[-1])
 
     def dropped(self, proposal: ProposalId, error: ConsensusError) -> None:
         assert proposal.sequence not in self.outcomes, "told twice"
@@ -173,7 +173,7 @@ def proposal(sequence: int, text: str = "") -> Proposal:
 
 def command(index: int, term: int, text: str = "") -> LogEntry:
     """A command in the log."""
-    data = encode_proposal(proposal(index, text or f"{index}@{term}"))
+    data = encode_batch([proposal(index, text or f"{index}@{term}")])
     return LogEntry(index, term, EntryKind.COMMAND, data)
 
 

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from consensus.engines.native.batches import encode_batch
 from consensus.engines.native.commands import CommandIndex
 from consensus.raft.messages import EntryKind, LogEntry
+from tests.consensus.native.member import proposal
+
+
+def entry(place: int, commands: int) -> LogEntry:
+    """An entry with so many commands; without any, one that is for something else."""
+    if not commands:
+        return LogEntry(place, 1, EntryKind.NOOP, b"")
+    data = encode_batch([proposal(number) for number in range(commands)])
+    return LogEntry(place, 1, EntryKind.COMMAND, data)
 
 
 class Twin(RuleBasedStateMachine):
@@ -16,47 +26,49 @@ class Twin(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.index = CommandIndex(0, 0)
-        self.kinds: dict[int, EntryKind] = {}
+        self.counts: dict[int, int] = {}
         self.base = 0
         self.base_command = 0
 
     @property
     def last(self) -> int:
-        return max(self.kinds, default=self.base)
+        return max(self.counts, default=self.base)
 
     @rule(
         back=st.integers(0, 5),
-        kinds=st.lists(st.sampled_from(EntryKind), min_size=1, max_size=6),
+        counts=st.lists(st.integers(0, 3), min_size=1, max_size=6),
     )
-    def append(self, back: int, kinds: list[EntryKind]) -> None:
+    def append(self, back: int, counts: list[int]) -> None:
         first = max(self.base, self.last - back) + 1
-        self.kinds = {place: kind for place, kind in self.kinds.items() if place < first}
-        entries = [LogEntry(first + n, 1, kind, b"") for n, kind in enumerate(kinds)]
-        self.kinds.update((entry.index, entry.kind) for entry in entries)
-        self.index.append(entries)
+        self.counts = {place: count for place, count in self.counts.items() if place < first}
+        self.counts.update(enumerate(counts, first))
+        self.index.append([entry(place, count) for place, count in enumerate(counts, first)])
 
-    @precondition(lambda self: EntryKind.COMMAND in self.kinds.values())
     @rule(data=st.data())
     def compact(self, data: st.DataObject) -> None:
-        places = [p for p, kind in sorted(self.kinds.items()) if kind is EntryKind.COMMAND]
-        place = data.draw(st.sampled_from(places))
+        place = data.draw(st.integers(self.base, self.last))
         self.base_command = self.count(place)
         self.base = place
-        self.kinds = {other: kind for other, kind in self.kinds.items() if other > place}
+        self.counts = {other: count for other, count in self.counts.items() if other > place}
         self.index.rebase(place)
 
     def count(self, place: int) -> int:
-        return self.base_command + sum(
-            1 for p, kind in self.kinds.items() if p <= place and kind is EntryKind.COMMAND
-        )
+        return self.base_command + sum(n for other, n in self.counts.items() if other <= place)
 
     @invariant()
     def agrees(self) -> None:
-        assert self.index.place_of(self.base_command) == self.base
-        for place in range(self.base, self.last + 1):
+        places = range(self.base, self.last + 1)
+        for place in places:
             assert self.index.command_at(place) == self.count(place)
-            if self.kinds.get(place) is EntryKind.COMMAND:
-                assert self.index.place_of(self.count(place)) == place
+        assert self.index.command_at(self.base - 1) == self.base_command
+        assert self.index.command_at(self.last + 1) == self.count(self.last)
+        for command in range(self.base_command, self.count(self.last) + 1):
+            place = min(place for place in places if self.count(place) >= command)
+            assert self.index.place_of(command) == place
+            whole = max(self.count(place) for place in places if self.count(place) <= command)
+            covered = min(place for place in places if self.count(place) == whole)
+            assert self.index.place_covered_by(command) == covered
+        assert self.index.place_of(self.count(self.last) + 1) == self.last + 1
 
 
 TestTwin = Twin.TestCase

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from consensus.engines.native.batches import encode_batch
 from consensus.engines.native.gathering import GATHERED_BYTES_MAX, GATHERED_MAX
-from consensus.engines.native.proposals import encode_proposal
 from consensus.errors import NotLeader
 from consensus.raft.configuration import Configuration
 from consensus.raft.messages import (
@@ -24,7 +24,7 @@ from tests.consensus.native.member import proposal as numbered
 
 def forwarded(request: int, *sequences: int, term: int = 1, text: str = "") -> Propose:
     """What "a" forwards to the leader."""
-    commands = tuple(encode_proposal(numbered(sequence, text)) for sequence in sequences)
+    commands = tuple(encode_batch([numbered(sequence, text)]) for sequence in sequences)
     return Propose(sender="a", receiver="b", term=term, request=request, commands=commands)
 
 
@@ -100,6 +100,20 @@ def test_the_host_may_let_go_before_the_round_has_ended() -> None:
     assert member.host.commands == []
 
 
+def test_what_this_node_proposed_meanwhile_goes_in_one_entry() -> None:
+    member = leader()
+    propose(member, 1)
+    for number in (2, 3):
+        propose(member, number)
+    member.receive(forwarded(1, 4))
+    propose(member, 5)
+    member.sent.clear()
+    acknowledge(member)
+    assert appended(member.sent) == [3]
+    acknowledge(member)
+    assert member.host.commands == ["c1", "c2", "c3", "c4", "c5"]
+
+
 def test_a_tick_lets_go() -> None:
     member = leader()
     propose(member, 1)
@@ -132,7 +146,7 @@ def test_a_leader_that_is_deposed_passes_on_its_own_and_forgets_what_was_forward
     )
     (passed_on,) = [message for message in sent if isinstance(message, Propose)]
     assert passed_on.receiver == "c"
-    assert passed_on.commands == (encode_proposal(numbered(2)),)
+    assert passed_on.commands == (encode_batch([numbered(2)]),)
     assert in_log(member) == 1
     assert not member.driver.holds_proposals
 

@@ -202,7 +202,7 @@ def sending(member: Member) -> Iterator[OutgoingSnapshots]:
     def freeze() -> tuple[StoredMeta, StateSnapshot]:
         return attrs.evolve(META, raft=SnapshotMeta(next(indexes), 1, ABC)), Frozen(DATA)
 
-    yield OutgoingSnapshots(member.driver.core, "1", freeze, 3)
+    yield OutgoingSnapshots(member.driver.core, "1", freeze, 3, lambda place: place)
 
 
 def test_a_member_whose_stream_broke_is_offered_the_same_bytes(sending: OutgoingSnapshots) -> None:
@@ -255,9 +255,10 @@ def test_nothing_is_kept_once_the_member_takes_no_part_any_more(sending: Outgoin
 
 
 def go_on(member: Member, *sequences: int) -> None:
-    """Have commands committed without "c"."""
-    propose(member, *sequences)
-    acknowledge(member)
+    """Have commands committed without "c", each in an entry of its own."""
+    for sequence in sequences:
+        propose(member, sequence)
+        acknowledge(member)
 
 
 def test_the_log_keeps_what_a_member_needs_after_its_snapshot() -> None:
@@ -282,7 +283,7 @@ def test_the_log_keeps_what_a_member_needs_after_its_snapshot() -> None:
 
 
 def test_the_log_does_not_grow_without_bound_for_a_member(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outgoing, "HELD_ENTRIES_MAX", 12)
+    monkeypatch.setattr(outgoing, "HELD_COMMANDS_MAX", 12)
     member = leader(snapshot_entries=10)
     go_on(member, *range(1, 6))
     member.driver.outgoing.open("c")

@@ -496,9 +496,32 @@ MUTANTS = (
     Mutant(
         "shortens the log under a snapshot that is on its way",
         DRIVER + "shorten_to_command",
-        " + self.outgoing.held_entries",
+        " + self.outgoing.held_commands",
         "",
         "native.test_streams:test_the_log_keeps_what_a_member_needs_after_its_snapshot",
+    ),
+    Mutant(
+        "shortens the log within an entry",
+        NATIVE + "commands:CommandIndex.place_covered_by",
+        "if last_commands[offset] > command:",
+        "if False:",
+        "native.test_batches:test_the_log_is_shortened_by_whole_entries",
+    ),
+    Mutant(
+        "gives a machine again what it had written of an entry",
+        DRIVER + "_apply_now",
+        "batch[0].index <= self._delivered.index",
+        "False",
+        "native.test_batches:test_a_machine_that_wrote_half_an_entry_is_given_the_other_half",
+        {"flushed": 2},
+    ),
+    Mutant(
+        "leaves the rest of an entry that a machine has begun for later",
+        NATIVE + "startup:StartUp._new_core",
+        "max(hard_state.commit_index, begun)",
+        "hard_state.commit_index",
+        "native.test_batches:test_a_machine_that_wrote_half_an_entry_is_given_the_other_half",
+        {"flushed": 2},
     ),
     Mutant(
         "says nothing to a leader whose snapshot is here already",

@@ -341,13 +341,15 @@ def test_a_log_of_another_group_is_refused(tmp_path: Path) -> None:
         open_log(tmp_path, group_id=7)
 
 
-def test_a_log_of_a_newer_version_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("version", [1, 3])
+def test_a_log_of_another_version_is_refused(
+    version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consensus.storage.segments.FORMAT_VERSION", 2)
+    monkeypatch.setattr("consensus.storage.segments.FORMAT_VERSION", version)
     filled(tmp_path, 3).close()
     monkeypatch.undo()
-    with pytest.raises(StorageError, match="format version 2; this program reads version 1"):
+    said = f"format version {version}; this program reads version 2. The release that wrote it"
+    with pytest.raises(StorageError, match=said):
         open_log(tmp_path)
 
 
