@@ -269,10 +269,7 @@ def main(
                 raise click.ClickException(f"{engine}: {error}") from None
     about = f"{size} bytes a command, {seconds:g} s each; CPU of all members for each command"
     sheet = sheet_of(figures)
-    if markdown:
-        click.echo(f"{about}\n\n{sheet.markdown()}")
-    else:
-        sheet.show(about)
+    sheet.show(about, markdown=markdown)
     if json_file is not None:
         settings = {"seconds": seconds, "warmup_s": warmup, "bytes": size}
         rows = [{**attrs.asdict(one), "rate": one.load.rate} for one in figures]

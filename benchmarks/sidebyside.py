@@ -179,10 +179,8 @@ def main(
         "medians over the rounds; CPU of all servers for each operation"
     )
     if markdown:
-        click.echo("\n".join(f"- {name}: {text}" for name, text in machine.items()))
-        click.echo(f"\n{about}\n\n{sheet.markdown()}")
-    else:
-        sheet.show(about)
+        click.echo("\n".join(f"- {name}: {text}" for name, text in machine.items()) + "\n")
+    sheet.show(about, markdown=markdown)
     if json_file is not None:
         options = {"engines": engines, "rounds": rounds, **attrs.asdict(settings)}
         json.dump(as_json(machine, options, measurements, rows), json_file, indent=1)

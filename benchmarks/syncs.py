@@ -233,10 +233,7 @@ def main(count: int, rounds: int, quick: bool, markdown: bool) -> None:
         rows.append((name, *(format(share, ".2f") for share in shares)))
     sheet = Sheet(("way", "p10 ms", "p50 ms", "p90 ms", "p99 ms", "max ms"), tuple(rows), 1)
     about = f"{rounds * count} syncs of 4 KiB each; data on {machine['data on']}"
-    if markdown:
-        click.echo(f"{about}\n\n{sheet.markdown()}")
-    else:
-        sheet.show(about)
+    sheet.show(about, markdown=markdown)
 
 
 if __name__ == "__main__":

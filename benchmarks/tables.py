@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import attrs
+import click
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -36,8 +37,11 @@ class Sheet:
         lines = ["| " + " | ".join(cells) + " |" for cells in (self.headings, rule, *self.rows)]
         return "\n".join([*lines, *(f"\n{note}" for note in self.notes)]) + "\n"
 
-    def show(self, about: str) -> None:
-        """Print it for a person, on a terminal or into a file."""
+    def show(self, about: str, *, markdown: bool = False) -> None:
+        """Print it for a person, on a terminal or into a file; or as Markdown."""
+        if markdown:
+            click.echo(f"{about}\n\n{self.markdown()}")
+            return
         console = Console()
         if not console.is_terminal:
             console.width = FILE_WIDTH

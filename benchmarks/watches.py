@@ -297,10 +297,7 @@ def main(
         "to the watcher; CPU of all servers for each event"
     )
     sheet = sheet_of(rows)
-    if markdown:
-        click.echo(f"{about}\n\n{sheet.markdown()}")
-    else:
-        sheet.show(about)
+    sheet.show(about, markdown=markdown)
     if json_file is not None:
         report = {
             "machine": machine,

@@ -155,10 +155,10 @@ def test_interrupted_it_leaves_no_process(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_syncs(tmp_path: Path) -> None:
-    """Each way syncs a real file and comes to its end."""
+def rows(tmp_path: Path, *arguments: str) -> list[list[str]]:
+    """Run a command that prints a table, and return the table's cells."""
     done = subprocess.run(
-        command("syncs", "--count", "3", "--rounds", "1", "--markdown"),
+        command(*arguments, "--markdown"),
         env=environment(tmp_path),
         cwd=ROOT,
         capture_output=True,
@@ -167,8 +167,24 @@ def test_syncs(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    ways = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line[:2] == "| "]
-    assert ways[2:] == ["inline", "Linux AIO", "thread", "thread, quick", "process"]
+    lines = [line for line in done.stdout.splitlines() if line[:2] == "| "]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+
+
+def test_syncs(tmp_path: Path) -> None:
+    """Each way syncs a real file and comes to its end."""
+    ways = [row[0] for row in rows(tmp_path, "syncs", "--count", "3", "--rounds", "1")]
+    assert ways == ["inline", "Linux AIO", "thread", "thread, quick", "process"]
+
+
+def test_floor(tmp_path: Path) -> None:
+    """Commands are committed with and without a disk, and nothing is left behind."""
+    found = rows(tmp_path, "floor", "--count", "20", "--rounds", "2")
+    assert [row[:2] for row in found] == [["1", "yes"], ["1", "no"], ["2", "yes"], ["2", "no"]]
+    for row in found:
+        times = [float(cell) for cell in row[2:]]
+        assert 0 < times[0] <= times[-1]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.interop
