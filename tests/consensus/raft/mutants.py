@@ -503,8 +503,8 @@ MUTANTS = (
     Mutant(
         "shortens the log within an entry",
         NATIVE + "commands:CommandIndex.place_covered_by",
-        "if last_commands[offset] > command:",
-        "if False:",
+        " or last_commands[offset] > command",
+        "",
         "native.test_batches:test_the_log_is_shortened_by_whole_entries",
     ),
     Mutant(
