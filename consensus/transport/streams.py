@@ -10,6 +10,9 @@
 The id names the bytes: a receiver that has the beginning of a snapshot with this id asks for the
 rest, and the sender does not send again what it has. Size and checksum are of the whole, whichever
 connections it came over.
+
+The sender is a leader that has a group to serve from the same loop: it sends in slices and rests
+in between, so that a member that catches up does not take the others' commands their time.
 """
 
 from __future__ import annotations
@@ -33,6 +36,9 @@ from consensus.transport.codec import (
 
 STALL_TIMEOUT_S: Final = 10.0
 """A stream that does not move for so long has broken; the next one goes on from there."""
+
+RESTS_PER_WORK: Final = 2.0
+"""A sender rests so many times as long as it worked on a chunk: a third of its loop, at most."""
 
 SKIPPING_SIGN_S: Final = 1.0
 """While a sender reads past what the receiver has, it says so often that it is still there."""
@@ -91,16 +97,18 @@ async def send_snapshot(
     received = answer.snapshot_offset
     size = checksum = 0
     clock = asyncio.get_running_loop().time
-    said = clock()
+    began = said = clock()
     for chunk in chunks:
         checksum = google_crc32c.extend(checksum, chunk)
         begins, size = size, size + len(chunk)
         new = chunk[max(0, received - begins) :]
         if new or clock() >= said + SKIPPING_SIGN_S:
             writer.write(pack(wire.Envelope(snapshot_chunk=new)))
-            await _in_time(writer.drain(), "it took nothing")
             said = clock()
-        await asyncio.sleep(0)
+        rest_s = RESTS_PER_WORK * (clock() - began)
+        await _in_time(writer.drain(), "it took nothing")
+        await asyncio.sleep(rest_s)
+        began = clock()
     writer.write(pack(wire.Envelope(snapshot_end=wire.SnapshotEnd(size=size, checksum=checksum))))
     answer = await _in_time(read_envelope(reader), "it did not say whether it arrived")
     if answer.WhichOneof("body") != "welcome" or answer.welcome.refusal:

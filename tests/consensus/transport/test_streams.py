@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -93,6 +94,27 @@ async def test_a_sender_that_reads_past_what_is_there_is_not_taken_for_dead(
     async with receiving(sink) as (reader, writer):
         await send_snapshot(reader, writer, 2, HEADER, iter(CHUNKS))
     assert sink.came == [b""] * 9 + [DATA[900:]]
+
+
+async def test_a_sender_rests_longer_than_it_works_so_that_messages_go_first() -> None:
+    worked_s = 0.0
+
+    def laborious() -> Iterator[bytes]:
+        nonlocal worked_s
+        for chunk in CHUNKS:
+            began = time.monotonic()
+            while time.monotonic() < began + 0.005:
+                pass
+            worked_s += time.monotonic() - began
+            yield chunk
+
+    sink = Kept(0)
+    async with receiving(sink) as (reader, writer):
+        began = time.monotonic()
+        await send_snapshot(reader, writer, 2, HEADER, laborious())
+        lasted_s = time.monotonic() - began
+    assert b"".join(sink.came) == DATA
+    assert lasted_s >= 0.9 * (1 + streams.RESTS_PER_WORK) * worked_s, "work and rests"
 
 
 @pytest.mark.parametrize(
