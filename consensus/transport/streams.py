@@ -18,6 +18,7 @@ in between, so that a member that catches up does not take the others' commands 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, Protocol, TypeVar
 
@@ -96,7 +97,7 @@ async def send_snapshot(
         raise SnapshotRefused(answer.welcome.refusal or "no reason was given")
     received = answer.snapshot_offset
     size = checksum = 0
-    clock = asyncio.get_running_loop().time
+    clock = time.monotonic  # the loop's own may stand still for a turn, as uvloop's does
     began = said = clock()
     for chunk in chunks:
         checksum = google_crc32c.extend(checksum, chunk)
