@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import click
 import rich.box
@@ -21,16 +19,12 @@ import rich.table
 import uvloop
 
 from consensus.client import Client
-from consensus.engine import Engine
-from consensus.engines.local import LocalEngine
-from consensus.engines.native import NativeEngine
-from consensus.engines.pysyncobj import PySyncObjEngine
 from consensus.errors import ConfigError, ConsensusError, OutcomeUnknown, StorageError
 from consensus.loading import load_machine
 from consensus.methods import encode_call
 from consensus.node import PROPOSE_TIMEOUT_S, Node
-from consensus.peerdial import PEER_DIAL_VARIABLE, read_peer_dial
 from consensus.server import serve as serve_node
+from consensus.serving import client_addresses, engine_of, peer_certificates
 from consensus.types import Consistency
 
 DEFAULT_CLIENT_URL: Final = "http://localhost:2379"
@@ -42,49 +36,6 @@ EXIT_UNKNOWN: Final = 3
 def _fail(error: ConsensusError | str, code: int = EXIT_FAILED) -> None:
     click.echo(f"raftyard: {error}", err=True)
     sys.exit(code)
-
-
-def _address(url: str, flag: str) -> str:
-    """Return "host:port" of an http URL."""
-    try:
-        parsed = urlsplit(url)
-        if parsed.scheme == "http" and parsed.hostname and parsed.port:
-            return parsed.netloc
-    except ValueError:
-        pass
-    raise ConfigError(f"--{flag}: {url!r} is not http://host:port")
-
-
-def _members(text: str, name: str, peer_urls: list[str]) -> dict[str, str]:
-    """Return each member's peer address from ``--initial-cluster``."""
-    if not text:
-        return {name: _address(peer_urls[0], "listen-peer-urls")}
-    members: dict[str, str] = {}
-    for part in text.split(","):
-        member, equals, url = part.strip().partition("=")
-        if not equals or not member:
-            raise ConfigError(f"--initial-cluster: {part!r} is not name=http://host:port")
-        if member in members:
-            raise ConfigError(f"--initial-cluster: {member!r} is named twice")
-        members[member] = _address(url, "initial-cluster")
-    if name not in members:
-        raise ConfigError(
-            f"--initial-cluster does not name this member, {name!r} (--name); "
-            f"it names {', '.join(members)}"
-        )
-    return members
-
-
-def _password(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        password = path.read_text().strip()
-    except OSError as error:
-        raise ConfigError(f"--peer-password-file: {path}: {error.strerror}") from None
-    if not password:
-        raise ConfigError(f"--peer-password-file: {path} is empty")
-    return password
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -99,7 +50,11 @@ def main() -> None:
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Default: NAME.raftyard.")
 @click.option("--listen-peer-urls", default=DEFAULT_PEER_URL, show_default=True)
 @click.option("--listen-client-urls", default=DEFAULT_CLIENT_URL, show_default=True)
-@click.option("--initial-cluster", default="", help="Every member: name=http://host:port,...")
+@click.option(
+    "--initial-cluster",
+    default="",
+    help="Every member: name=http://host:port,... (or https:// all of them)",
+)
 @click.option(
     "--engine",
     type=click.Choice(["native", "pysyncobj", "local"]),
@@ -115,24 +70,32 @@ def main() -> None:
 @click.option(
     "--peer-password-file", type=click.Path(path_type=Path), help="For --engine pysyncobj."
 )
-def serve(machine: str, name: str, data_dir: Path | None, engine: str, **flags: Any) -> None:
+@click.option("--peer-cert-file", metavar="PATH", help="This member's certificate: https:// peers.")
+@click.option("--peer-key-file", metavar="PATH", help="Its private key.")
+@click.option("--peer-trusted-ca-file", metavar="PATH", help="Who signs the members' certificates.")
+@click.option(
+    "--peer-client-cert-auth",
+    is_flag=True,
+    help="Refuse members without a trusted certificate (implied by --peer-trusted-ca-file).",
+)
+def serve(machine: str, data_dir: Path | None, **options: Any) -> None:
     """Run one member of a group that replicates a state machine.
 
     MODULE:MACHINE is called to make the machine, without arguments, or with `directory` if it takes
     an argument of that name. Clients speak HTTP: POST /propose, POST /query, GET /status.
     """
-    directory = data_dir or Path(f"{name}.raftyard")
+    flags = {name.replace("_", "-"): value for name, value in options.items()}
+    directory = data_dir or Path(f"{flags['name']}.raftyard")
 
     async def run() -> str:
-        peer_urls = flags["listen_peer_urls"].split(",")
-        members = _members(flags["initial_cluster"], name, peer_urls)
-        clients = [
-            _address(url, "listen-client-urls") for url in flags["listen_client_urls"].split(",")
-        ]
-        listen = _address(peer_urls[0], "listen-peer-urls")
-        replication = _engine(engine, name, members, listen, directory, flags)
-        node = Node(load_machine(machine, directory / "machine"), replication)
-        return await serve_node(node, clients)
+        clients, certificates = client_addresses(flags), peer_certificates(flags)
+        engine = engine_of(flags, directory, certificates)
+        node = Node(load_machine(machine, directory / "machine"), engine)
+        renewal = asyncio.create_task(certificates.run())
+        try:
+            return await serve_node(node, clients)
+        finally:
+            renewal.cancel()
 
     try:
         reason = uvloop.run(run())
@@ -141,45 +104,6 @@ def serve(machine: str, name: str, data_dir: Path | None, engine: str, **flags: 
     else:
         if reason:
             _fail(f"stopped: {reason}")
-
-
-def _engine(
-    kind: str,
-    name: str,
-    members: dict[str, str],
-    listen: str,
-    directory: Path,
-    flags: dict[str, Any],
-) -> Engine:
-    if kind == "local":
-        if len(members) > 1:
-            raise ConfigError("--engine local is one member in memory; it cannot be a cluster")
-        return LocalEngine(name)
-    dial = read_peer_dial(os.environ.get(PEER_DIAL_VARIABLE, ""))
-    if kind == "native":
-        if flags["peer_password_file"] is not None:
-            raise ConfigError("--peer-password-file belongs to --engine pysyncobj; remove it")
-        return NativeEngine(
-            name,
-            members,
-            directory,
-            election_timeout_ms=flags["election_timeout"],
-            heartbeat_interval_ms=flags["heartbeat_interval"],
-            snapshot_entries=flags["snapshot_count"],
-            listen=listen,
-            dial=dial,
-        )
-    return PySyncObjEngine(
-        name,
-        members,
-        directory,
-        election_timeout_ms=flags["election_timeout"],
-        heartbeat_interval_ms=flags["heartbeat_interval"],
-        snapshot_entries=flags["snapshot_count"],
-        password=_password(flags["peer_password_file"]),
-        listen=listen,
-        dial=dial,
-    )
 
 
 def client_options(function: Callable[..., None]) -> Callable[..., None]:

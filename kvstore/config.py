@@ -15,9 +15,9 @@ from typing import Any, Final
 import attrs
 
 from consensus.errors import ConfigError
+from consensus.tls import TlsFiles, check_peer_urls
 from kvstore.flags import FLAGS, KNOWN, Support
 from kvstore.goflags import UsageError, parse_duration_s, parse_flags, unknown_flag
-from kvstore.tls import TlsFiles
 from kvstore.urls import Url, check_can_bind, parse_urls
 
 ENGINES: Final = ("native", "pysyncobj", "local")
@@ -418,27 +418,12 @@ def _check_client_tls(files: TlsFiles, listen: Sequence[Url]) -> None:
 def _check_peer_tls(
     files: TlsFiles, engine: str, listen: Sequence[Url], members: Mapping[str, tuple[Url, ...]]
 ) -> None:
-    """Compare the files for https:// between members with the members' URLs."""
+    """Compare the members' URLs with the engine, and with the files for https:// between them."""
     urls = [*listen, *(url for each in members.values() for url in each)]
     secure = [url for url in urls if url.scheme == "https"]
-    plain = [url for url in urls if url.scheme != "https"]
-    if secure and plain:
-        raise ConfigError(
-            f"peer URLs must all be https:// or none of them: {secure[0].text} is, {plain[0].text} "
-            "is not"
-        )
-    if secure and engine != "native":
+    if engine != "native" and secure and len(secure) == len(urls):
         raise ConfigError(f"--engine {engine} has no TLS between members: {secure[0].text}")
-    if plain and not files.empty:
-        raise ConfigError(
-            f"certificates for peers are given, but {plain[0].text} is not an https:// URL: what "
-            "members say would not be encrypted"
-        )
-    if secure and (files.cert is None or files.key is None):
-        raise ConfigError(
-            f"TLS key/cert (--peer-cert-file, --peer-key-file) must be provided for peer url "
-            f"{secure[0].text} with HTTPS scheme"
-        )
+    check_peer_urls(files, [url.text for url in urls])
 
 
 def _auto_compaction(given: Given) -> AutoCompaction:

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from consensus.certificates import Certificates
 from consensus.engine import Engine
 from consensus.errors import ConfigError, StorageError
 from consensus.peerdial import PEER_DIAL_VARIABLE, read_peer_dial
 from consensus.types import NodeId
-from kvstore.certificates import Certificates
 from kvstore.config import ServerConfig
 from kvstore.identity import Identity, node_of
 from kvstore.members import encode_context

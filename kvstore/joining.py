@@ -16,6 +16,7 @@ from typing import Final
 import structlog
 
 from consensus.errors import ConfigError
+from consensus.tls import client_context
 from consensus.transport.tcp import ask_members
 from consensus.types import Member
 from kvstore.config import ServerConfig
@@ -23,7 +24,6 @@ from kvstore.datadir import Owner, owner_of
 from kvstore.engines import CHANGES_MEMBERS
 from kvstore.identity import Founder, Identity, id_of, identify
 from kvstore.members import decode_context
-from kvstore.tls import client_context
 
 log = structlog.get_logger(__name__)
 

@@ -19,15 +19,16 @@ from typing import Any, Final
 
 import structlog
 
+from consensus.certificates import Certificates
 from consensus.errors import ConsensusError, DataDamaged, Halted, Removed, StorageError
 from consensus.node import Node
 from consensus.types import EngineStatus, Role
-from kvstore.certificates import Certificates
 from kvstore.compactor import AutoCompactor
 from kvstore.config import ServerConfig
 from kvstore.datadir import DataDirectory
 from kvstore.engines import build_engine
 from kvstore.errors import Status
+from kvstore.http2.acceptor import PROTOCOLS
 from kvstore.identity import Identity
 from kvstore.joining import identity_for
 from kvstore.lastlife import LastLife
@@ -117,7 +118,9 @@ class Server:
             ConfigError: an address or a certificate cannot be used.
         """
         config = self.config
-        certificates = Certificates(config)
+        certificates = Certificates(
+            peers=config.peer_tls, clients=config.client_tls, client_protocols=PROTOCOLS
+        )
         self.identity = await identity_for(config)
         self._directory = DataDirectory(config.data_dir, self.identity, engine=config.engine)
         client_sockets = self._bind(config.client_urls, "listen-client-urls")

@@ -23,6 +23,9 @@ FIRST_BYTES_TIMEOUT_S: Final = 30.0
 SIGNATURE: Final = PREFACE[:16]
 """Enough to be sure: no HTTP/1.1 request begins with these bytes."""
 
+PROTOCOLS: Final = ("h2", "http/1.1")
+"""What a client port speaks, in the order of preference (ALPN)."""
+
 HANDSHAKE_RECORD: Final = 0x16
 """The first byte of a client that speaks TLS."""
 USE_HTTP: Final = "this port does not speak TLS: use http://"

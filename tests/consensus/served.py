@@ -42,7 +42,14 @@ class Notes(MethodMachine):
 class Served:
     """``size`` processes of ``raftyard serve``. A context manager that ends them all."""
 
-    def __init__(self, directory: Path, *flags: str, machine: str = MACHINE, size: int = 3) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *flags: str,
+        machine: str = MACHINE,
+        size: int = 3,
+        peer_scheme: str = "http",
+    ) -> None:
         names = NAMES[:size]
         ports = free_ports(2 * size)
         self.peers = {name: f"127.0.0.1:{port}" for name, port in zip(names, ports, strict=False)}
@@ -52,6 +59,7 @@ class Served:
         self.directory = directory
         self.flags = flags
         self.machine = machine
+        self.peer_scheme = peer_scheme
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -60,11 +68,12 @@ class Served:
 
     def launch(self, name: str) -> None:
         """Start one member."""
-        cluster = ",".join(f"{peer}=http://{address}" for peer, address in self.peers.items())
+        urls = {peer: f"{self.peer_scheme}://{address}" for peer, address in self.peers.items()}
+        cluster = ",".join(f"{peer}={url}" for peer, url in urls.items())
         flags = [
             *("--name", name),
             *("--initial-cluster", cluster),
-            *("--listen-peer-urls", f"http://{self.peers[name]}"),
+            *("--listen-peer-urls", urls[name]),
             *("--listen-client-urls", f"http://{self.clients[name]}"),
             *("--data-dir", str(self.directory / name)),
             *("--election-timeout", "400", "--heartbeat-interval", "50"),

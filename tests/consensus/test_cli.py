@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +21,9 @@ from click.testing import CliRunner, Result
 from consensus.cli import main
 from consensus.engines.local import LocalEngine
 from consensus.server import describe
+from consensus.tls import TlsFiles, client_context
 from consensus.types import Member, NodeStatus
+from tests.certificates import Authority
 from tests.consensus.served import Served
 from tests.interop import free_ports
 from tests.waiting import wait_until_sync
@@ -157,6 +161,29 @@ def test_it_ends_at_sigterm_and_keeps_what_it_has(tmp_path: Path) -> None:
             ["statemachines:Counter", "--listen-peer-urls", "http://192.0.2.1:2380"],
             "cannot listen for peers on 192.0.2.1:2380",
         ),
+        (
+            ["statemachines:Counter", "--listen-peer-urls", "https://127.0.0.1:1"],
+            "--peer-cert-file, --peer-key-file.* must be provided for peer url https://127.0.0.1:1",
+        ),
+        (
+            ["statemachines:Counter", "--peer-cert-file", "c.pem", "--peer-key-file", "c.key"],
+            "http://localhost:2380 is not an https:// URL",
+        ),
+        (
+            [
+                *("statemachines:Counter", "--listen-peer-urls", "https://127.0.0.1:1"),
+                *("--initial-cluster", "default=http://127.0.0.1:1"),
+            ],
+            "must all be https:// or none of them",
+        ),
+        (
+            [*ON_PYSYNCOBJ, "--listen-peer-urls", "https://127.0.0.1:1"],
+            "--engine pysyncobj has no TLS between members",
+        ),
+        (
+            ["statemachines:Counter", "--listen-client-urls", "https://127.0.0.1:1"],
+            "--listen-client-urls: 'https://127.0.0.1:1' is not http://host:port",
+        ),
         ([*ON_PYSYNCOBJ, "--election-timeout", "100"], "more than 4 times"),
         (["statemachines:Counter", "--election-timeout", "100"], "at least 5 times"),
         (["statemachines:Counter", "--heartbeat-interval", "0"], "0 ms must be at least 1"),
@@ -170,6 +197,25 @@ def test_a_wrong_start_is_one_clear_line(tmp_path: Path, arguments: list[str], s
     assert done.exit_code == 1
     assert len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stdout + done.stderr
     assert re.search(said, done.stderr), done.stderr
+
+
+def test_members_speak_tls_to_each_other_and_to_nobody_else(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    cert, key = authority.sign("member")
+    flags = ("--peer-cert-file", str(cert), "--peer-key-file", str(key))
+    trust = ("--peer-trusted-ca-file", str(authority.file))
+    with Served(tmp_path, *flags, *trust, peer_scheme="https") as served:
+        endpoints = ("--endpoints", ",".join(served.endpoints), "--timeout", "20")
+        assert raftyard("call", "add", "text=kept from others", *endpoints).stdout == "1\n"
+        assert raftyard("query", "all", *endpoints).stdout == '["kept from others"]\n'
+        host, _, port = served.peers["ann"].rpartition(":")
+        context = client_context(TlsFiles(trusted_ca=authority.file))
+        with (
+            socket.create_connection((host, int(port)), timeout=20) as plain,
+            contextlib.suppress(ssl.SSLError, ConnectionResetError),
+            context.wrap_socket(plain, server_hostname=host) as nameless,
+        ):
+            assert nameless.recv(1) == b"", "who shows no certificate is not waited for"
 
 
 def test_taken_addresses_are_named(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ import attrs
 import pytest
 
 from consensus.errors import ConfigError
+from consensus.tls import TlsFiles
 from kvstore.config import ServerConfig, load
 from kvstore.flags import FLAGS, Support
 from kvstore.goflags import UsageError, parse_duration_s
-from kvstore.tls import TlsFiles
 
 URLS = ("--listen-client-urls", "http://127.0.0.1:1", "--advertise-client-urls", "http://a:1")
 

@@ -20,7 +20,7 @@ from consensus.raft.messages import AppendEntriesResponse, SnapshotMeta
 from consensus.statemachine import BytesSnapshot, StateSnapshot
 from consensus.storage.records import crc32c
 from consensus.storage.snapshots import StoredMeta
-from kvstore.tls import TlsFiles, client_context, server_context
+from consensus.tls import TlsFiles, client_context, server_context
 from tests.certificates import Authority
 from tests.consensus.native.groups import NAMES, PATIENCE_S, Group, started
 from tests.consensus.native.member import (

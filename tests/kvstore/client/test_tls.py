@@ -11,8 +11,8 @@ from pathlib import Path
 import attrs
 import pytest
 
+from consensus.tls import TlsFiles, client_context, server_context
 from kvstore.client import AsyncClient, Client, EndpointsUnavailable, Tls
-from kvstore.tls import TlsFiles, client_context, server_context
 from tests.certificates import Authority
 from tests.interop import free_ports
 from tests.kvstore.client.servers import Server, cluster

@@ -14,11 +14,11 @@ import attrs
 import pytest
 from structlog.testing import capture_logs
 
-from kvstore.http2.acceptor import USE_HTTP
+from consensus.tls import TlsFiles, client_context, server_context
+from kvstore.http2.acceptor import PROTOCOLS, USE_HTTP
 from kvstore.http2.refusals import Refusals
 from kvstore.http2.tls import USE_HTTPS, Handshakes
 from kvstore.listeners import Listeners
-from kvstore.tls import CLIENT_PROTOCOLS, TlsFiles, client_context, server_context
 from tests.certificates import Authority
 from tests.waiting import wait_until
 
@@ -62,7 +62,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 async def listening(files: Files) -> AsyncIterator[tuple[int, int]]:
     """Serve ``echo``; yield a port that does not speak TLS and one that does."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    context = server_context(files.server, CLIENT_PROTOCOLS)
+    context = server_context(files.server, PROTOCOLS)
     listeners = Listeners(echo, sockets[:1], sockets[1:], context)
     await listeners.start()
     failures: list[dict[str, object]] = []

@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from kvstore import certificates
-from kvstore.certificates import Certificates
-from kvstore.config import load
-from kvstore.tls import TlsFiles, client_context, server_context
+from consensus import certificates
+from consensus.certificates import Certificates
+from consensus.tls import TlsFiles, client_context, server_context
 from tests.certificates import Authority
+from tests.consensus.test_tls import handshake
 from tests.interop import free_ports
 from tests.kvstore.rpc.member import running_member
-from tests.kvstore.test_tls import handshake
 from tests.waiting import wait_until
 
 PATIENCE_S = 30.0
@@ -38,13 +37,9 @@ def serial_shown(server: ssl.SSLContext | None, client: ssl.SSLContext | None) -
 
 def test_a_new_certificate_is_shown_once_its_key_is_there(authority: Authority) -> None:
     cert, key = authority.sign("peer")
-    peers = "https://127.0.0.1:1"
-    flags = [f"--peer-cert-file={cert}", f"--peer-key-file={key}"]
-    flags += [f"--peer-trusted-ca-file={authority.file}", f"--listen-peer-urls={peers}"]
-    flags += [f"--initial-advertise-peer-urls={peers}", f"--initial-cluster=default={peers}"]
-    ours = Certificates(load((*flags,), {}))
-    assert ours.clients is None
     there = TlsFiles(cert=cert, key=key, trusted_ca=authority.file)
+    ours = Certificates(peers=there)
+    assert ours.clients is None
     listener, dialler = server_context(there), client_context(there)
 
     def shown() -> set[str]:

@@ -13,14 +13,12 @@ import os
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import attrs
 
 from consensus.errors import ConfigError
-
-CLIENT_PROTOCOLS: Final = ("h2", "http/1.1")
-"""What the client port speaks, in the order of preference (ALPN)."""
 
 
 class Settings(Protocol):
@@ -65,6 +63,34 @@ class TlsFiles:
     def empty(self) -> bool:
         """Whether nothing of it was asked for."""
         return not (self.cert or self.key or self.trusted_ca or self.require_client_cert)
+
+
+def check_peer_urls(files: TlsFiles, urls: Sequence[str]) -> None:
+    """Compare the files for https:// between members with the members' URLs.
+
+    Args:
+        urls: where this member listens, and where each member is reached.
+
+    Raises:
+        ConfigError: some URLs are https:// and some are not, or they do not go with the files.
+    """
+    secure = [url for url in urls if urlsplit(url).scheme == "https"]
+    plain = [url for url in urls if urlsplit(url).scheme != "https"]
+    if secure and plain:
+        raise ConfigError(
+            f"peer URLs must all be https:// or none of them: {secure[0]} is, {plain[0]} is not"
+        )
+    if plain and not files.empty:
+        raise ConfigError(
+            f"certificates for peers are given, but {plain[0]} is not an https:// URL: what "
+            "members say would not be encrypted"
+        )
+    cert_flag, key_flag, _ = files.flags
+    if secure and (files.cert is None or files.key is None):
+        raise ConfigError(
+            f"TLS key/cert ({cert_flag}, {key_flag}) must be provided for peer url {secure[0]} "
+            "with HTTPS scheme"
+        )
 
 
 def server_context(files: TlsFiles, protocols: Sequence[str] = ()) -> ssl.SSLContext:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from consensus.errors import ConfigError
-from kvstore.tls import CLIENT_PROTOCOLS, TlsFiles, client_context, server_context
+from consensus.tls import TlsFiles, client_context, server_context
 from tests.certificates import Authority
 
 
@@ -45,7 +45,7 @@ def files_of(
 
 def test_both_sides_prove_who_they_are(authority: Authority) -> None:
     ann, bob = files_of(authority, "ann"), files_of(authority, "bob")
-    end = handshake(server_context(ann, CLIENT_PROTOCOLS), client_context(bob, ["h2"]))
+    end = handshake(server_context(ann, ["h2", "http/1.1"]), client_context(bob, ["h2"]))
     assert end.selected_alpn_protocol() == "h2"
     certificate = end.getpeercert()
     assert certificate is not None and (("commonName", "bob"),) in certificate["subject"]

@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
 import structlog
 
 from consensus.errors import ConfigError
-from kvstore.config import ServerConfig
-from kvstore.tls import CLIENT_PROTOCOLS, TlsFiles, client_context, load_pair, server_context
+from consensus.tls import TlsFiles, client_context, load_pair, server_context
 
 log = structlog.get_logger(__name__)
 
@@ -42,29 +42,35 @@ class Certificates:
     """What a member shows and trusts on its ports.
 
     Args:
-        config: its settings.
+        peers: the files for connections between members; empty where there is no TLS.
+        clients: the files of the port that clients come to, in the same way.
+        client_protocols: what that port speaks (ALPN), in the order of preference.
 
     Raises:
         ConfigError: a file is missing or wrong.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(
+        self,
+        *,
+        peers: TlsFiles,
+        clients: TlsFiles = TlsFiles(),  # noqa: B008 - it is frozen
+        client_protocols: Sequence[str] = (),
+    ) -> None:
         self.clients: ssl.SSLContext | None = None
         """For https:// client and metrics URLs."""
         self.peers_in: ssl.SSLContext | None = None
         """For what other members dial, and ``peers_out`` for what this one dials."""
         self.peers_out: ssl.SSLContext | None = None
         self._pairs: list[_Pair] = []
-        files = config.client_tls
-        if not files.empty:
-            state = _state(files)
-            self.clients = server_context(files, CLIENT_PROTOCOLS)
-            self._pairs.append(_Pair(files, (self.clients,), state))
-        files = config.peer_tls
-        if not files.empty:
-            state = _state(files)
-            self.peers_in, self.peers_out = server_context(files), client_context(files)
-            self._pairs.append(_Pair(files, (self.peers_in, self.peers_out), state))
+        if not clients.empty:
+            state = _state(clients)
+            self.clients = server_context(clients, client_protocols)
+            self._pairs.append(_Pair(clients, (self.clients,), state))
+        if not peers.empty:
+            state = _state(peers)
+            self.peers_in, self.peers_out = server_context(peers), client_context(peers)
+            self._pairs.append(_Pair(peers, (self.peers_in, self.peers_out), state))
 
     async def run(self) -> None:
         """Look for new certificates until cancelled."""
