@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM end a benchmark, and every process that it started.
 
 Both raise ``KeyboardInterrupt``, and ``finally`` does the rest; only inside the start of a process
-that would be too early, as its id would be lost.
+that would be too early, as its id would be lost. A guardian ends what SIGKILL leaves behind.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
+from chaos import guardian
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def end_on_signals() -> None:
-    """Let SIGTERM do what Ctrl-C does. Main thread only."""
+    """Let SIGTERM do what Ctrl-C does, and SIGKILL leave no process. Main thread only."""
+    guardian.engage()
     for number in SIGNALS:
         signal.signal(number, signal.default_int_handler)
 

@@ -1,4 +1,4 @@
-"""What holds for every test: what it counted is told, and how it logs is forgotten.
+"""What holds for every test: its figures are told, its logging is forgotten, its processes end.
 
 A test says what it counted with ``record_property("counted", "one or more lines")``; it is printed
 at the end of a run, green or not.
@@ -10,6 +10,13 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+
+from chaos import guardian
+
+
+def pytest_configure() -> None:
+    """However this run ends, no cluster of a test outlives it."""
+    guardian.engage()
 
 
 @pytest.fixture(autouse=True)

@@ -57,6 +57,11 @@ def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subproce
     """A harness that has no token of others: these tests may have engaged a guardian themselves."""
     command = [word.replace("TMP", str(tmp_path)) for word in request.param]
     own = {name: value for name, value in os.environ.items() if name != guardian.VARIABLE}
+    if "pytest" in command:
+        (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = " + os.getcwd())
+        (tmp_path / "tests").mkdir()
+        (tmp_path / "tests" / "conftest.py").write_text("from tests.conftest import *")
+        (tmp_path / "tests" / "test_long.py").write_text(A_TEST)
     with subprocess.Popen(
         [sys.executable, *command], stdout=subprocess.DEVNULL, env=own
     ) as process:
@@ -81,6 +86,26 @@ def test_a_run_that_is_killed_leaves_no_process(
     harness.wait()
     wait_until_sync(lambda: not guardian.bearers(token), 30.0, "all that it started is gone")
     wait_until_sync(lambda: not guardians_of(token), 30.0, "and so is the guardian")
+
+
+TESTS = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "TMP/pytest.ini", "TMP/tests"]
+A_TEST = """
+import subprocess
+def test_that_takes_long():
+    subprocess.run(["sleep", "61"], start_new_session=True)
+"""
+
+
+@pytest.mark.parametrize("harness", [TESTS], indirect=True)
+def test_tests_that_are_killed_leave_no_process(
+    harness: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    wait_until_sync(lambda: bool(token_below(harness.pid)), 60.0, "children with a token")
+    token = token_below(harness.pid)
+    wait_until_sync(lambda: bool(guardian.bearers(token)), 30.0, "the test's child")
+    harness.send_signal(signal.SIGKILL)
+    harness.wait()
+    wait_until_sync(lambda: not guardian.bearers(token), 30.0, "all that it started is gone")
 
 
 @pytest.mark.parametrize("harness", [["-c", FAMILY, "TMP/log"]], indirect=True)
