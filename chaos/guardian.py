@@ -65,6 +65,7 @@ def engage() -> None:
                 stdin=reading,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                cwd=Path(__file__).parents[1],
                 env=environment,
                 start_new_session=True,
             )

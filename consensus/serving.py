@@ -31,10 +31,8 @@ def client_addresses(flags: Flags) -> list[str]:
     Raises:
         ConfigError: a URL is none that can be listened on.
     """
-    return [
-        _address(url, "listen-client-urls", ("http",))
-        for url in flags["listen-client-urls"].split(",")
-    ]
+    urls = flags["listen-client-urls"].split(",")
+    return [urlsplit(_checked(url, "listen-client-urls", ("http",))).netloc for url in urls]
 
 
 def peer_certificates(flags: Flags) -> Certificates:
@@ -47,7 +45,8 @@ def peer_certificates(flags: Flags) -> Certificates:
     urls = [_listen_url(flags), *_members(flags).values()]
     secure = [url for url in urls if urlsplit(url).scheme == "https"]
     if flags["engine"] != "native" and (secure or not files.empty):
-        raise ConfigError(f"--engine {flags['engine']} has no TLS between members")
+        what = f"{secure[0]} cannot be served" if secure else "remove the --peer-*-file flags"
+        raise ConfigError(f"--engine {flags['engine']} has no TLS between members: {what}")
     check_peer_urls(files, urls)
     return Certificates(peers=files)
 
@@ -63,19 +62,17 @@ def engine_of(flags: Flags, directory: Path, certificates: Certificates) -> Engi
         ConfigError: a flag is wrong, or two of them do not go together.
     """
     kind, name = flags["engine"], flags["name"]
-    addresses = {
-        member: _address(url, "initial-cluster", PEER_SCHEMES)
-        for member, url in _members(flags).items()
-    }
+    listen = urlsplit(_listen_url(flags)).netloc
+    members = {member: urlsplit(url).netloc for member, url in _members(flags).items()}
     if kind == "local":
-        if len(addresses) > 1:
+        if len(members) > 1:
             raise ConfigError("--engine local is one member in memory; it cannot be a cluster")
         return LocalEngine(name)
     common: dict[str, Any] = {
         "election_timeout_ms": flags["election-timeout"],
         "heartbeat_interval_ms": flags["heartbeat-interval"],
         "snapshot_entries": flags["snapshot-count"],
-        "listen": _address(_listen_url(flags), "listen-peer-urls", PEER_SCHEMES),
+        "listen": listen,
         "dial": read_peer_dial(os.environ.get(PEER_DIAL_VARIABLE, "")),
     }
     if kind == "native":
@@ -83,18 +80,22 @@ def engine_of(flags: Flags, directory: Path, certificates: Certificates) -> Engi
             raise ConfigError("--peer-password-file belongs to --engine pysyncobj; remove it")
         return NativeEngine(
             name,
-            addresses,
+            members,
             directory,
             tls_server=certificates.peers_in,
             tls_client=certificates.peers_out,
             **common,
         )
     password = _password(flags["peer-password-file"])
-    return PySyncObjEngine(name, addresses, directory, password=password, **common)
+    return PySyncObjEngine(name, members, directory, password=password, **common)
 
 
 def _listen_url(flags: Flags) -> str:
-    return str(flags["listen-peer-urls"].split(",")[0])
+    """Return the URL that peers are listened for at."""
+    urls = flags["listen-peer-urls"].split(",")
+    if len(urls) > 1:
+        raise ConfigError(f"--listen-peer-urls: one URL is served, not {len(urls)}")
+    return _checked(urls[0], "listen-peer-urls", PEER_SCHEMES)
 
 
 def _members(flags: Flags) -> dict[str, str]:
@@ -106,10 +107,12 @@ def _members(flags: Flags) -> dict[str, str]:
     for part in text.split(","):
         member, equals, url = part.strip().partition("=")
         if not equals or not member:
-            raise ConfigError(f"--initial-cluster: {part!r} is not name=http://host:port")
+            raise ConfigError(
+                f"--initial-cluster: {part!r} is not name=http://host:port, or https://"
+            )
         if member in members:
             raise ConfigError(f"--initial-cluster: {member!r} is named twice")
-        members[member] = url
+        members[member] = _checked(url, "initial-cluster", PEER_SCHEMES)
     if name not in members:
         raise ConfigError(
             f"--initial-cluster does not name this member, {name!r} (--name); "
@@ -118,12 +121,12 @@ def _members(flags: Flags) -> dict[str, str]:
     return members
 
 
-def _address(url: str, flag: str, schemes: tuple[str, ...]) -> str:
-    """Return "host:port" of a URL."""
+def _checked(url: str, flag: str, schemes: tuple[str, ...]) -> str:
+    """Return a URL that has a host and a port."""
     try:
         parsed = urlsplit(url)
         if parsed.scheme in schemes and parsed.hostname and parsed.port:
-            return parsed.netloc
+            return url
     except ValueError:
         pass
     wanted = " or ".join(f"{scheme}://host:port" for scheme in schemes)

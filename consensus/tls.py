@@ -158,6 +158,8 @@ def load_pair(context: ssl.SSLContext, files: TlsFiles) -> None:
             f"{cert_flag}, {key_flag}: {files.cert} and {files.key} cannot be used: "
             f"{_reason(error)}; both must be PEM"
         ) from None
+    except OSError as error:  # it went while it was read
+        raise ConfigError(f"{cert_flag}, {key_flag}: {error.strerror}") from None
 
 
 def _load_trusted(context: ssl.SSLContext, files: TlsFiles, purpose: ssl.Purpose) -> None:
@@ -191,5 +193,6 @@ def _no_password() -> str:
 
 
 def _reason(error: ssl.SSLError) -> str:
-    """What the library says, in words."""
-    return (error.reason or str(error)).lower().replace("_", " ")
+    """What the library says, in words; its own source's line is no news."""
+    said = error.reason or str(error).partition("(")[0].replace("[SSL]", "").strip()
+    return said.lower().replace("_", " ")

@@ -15,7 +15,7 @@ from chaos import guardian
 
 
 def pytest_configure() -> None:
-    """However this run ends, no cluster of a test outlives it."""
+    """Whatever kills this run, no cluster of a test outlives it."""
     guardian.engage()
 
 

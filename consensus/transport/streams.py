@@ -12,7 +12,8 @@ rest, and the sender does not send again what it has. Size and checksum are of t
 connections it came over.
 
 The sender is a leader that has a group to serve from the same loop: it sends in slices and rests
-in between, so that a member that catches up does not take the others' commands their time.
+in between, so that a member that catches up does not take the others' commands their time. It rests
+no more once that would cost more than it brings: see ``send_snapshot``.
 """
 
 from __future__ import annotations
@@ -40,6 +41,12 @@ STALL_TIMEOUT_S: Final = 10.0
 
 RESTS_PER_WORK: Final = 2.0
 """A sender rests so many times as long as it worked on a chunk: a third of its loop, at most."""
+
+REST_MAX_S: Final = 0.25
+"""It rests no longer than this at a time: the receiver must not take it for dead."""
+
+RESTS_FOR_S: Final = 120.0
+"""A stream that has lasted so long rests no more: whoever froze what it sends wants it back."""
 
 SKIPPING_SIGN_S: Final = 1.0
 """While a sender reads past what the receiver has, it says so often that it is still there."""
@@ -81,11 +88,13 @@ async def send_snapshot(
     term: int,
     header: wire.Snapshot,
     chunks: Iterator[bytes],
+    hurries: Callable[[], bool] = lambda: False,
 ) -> None:
     """Send what the receiver lacks of a snapshot.
 
     Args:
         chunks: all of it, from the beginning.
+        hurries: whether there is no time to rest now.
 
     Raises:
         SnapshotRefused: the receiver does not want it, or found it damaged. Begin anew.
@@ -98,7 +107,7 @@ async def send_snapshot(
     received = answer.snapshot_offset
     size = checksum = 0
     clock = time.monotonic  # the loop's own may stand still for a turn, as uvloop's does
-    began = said = clock()
+    first = began = said = clock()
     for chunk in chunks:
         checksum = google_crc32c.extend(checksum, chunk)
         begins, size = size, size + len(chunk)
@@ -106,9 +115,10 @@ async def send_snapshot(
         if new or clock() >= said + SKIPPING_SIGN_S:
             writer.write(pack(wire.Envelope(snapshot_chunk=new)))
             said = clock()
-        rest_s = RESTS_PER_WORK * (clock() - began)
+        rest_s = min(RESTS_PER_WORK * (clock() - began), REST_MAX_S)
         await _in_time(writer.drain(), "it took nothing")
-        await asyncio.sleep(rest_s)
+        began = clock()
+        await asyncio.sleep(0 if began > first + RESTS_FOR_S or hurries() else rest_s)
         began = clock()
     writer.write(pack(wire.Envelope(snapshot_end=wire.SnapshotEnd(size=size, checksum=checksum))))
     answer = await _in_time(read_envelope(reader), "it did not say whether it arrived")

@@ -19,7 +19,7 @@ import contextlib
 import os
 import random
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final, Protocol
 
@@ -211,9 +211,17 @@ class TcpTransport:
         return known is not None and known.outlet is not None
 
     async def send_snapshot(
-        self, peer: NodeId, term: int, header: wire.Snapshot, chunks: Iterator[bytes]
+        self,
+        peer: NodeId,
+        term: int,
+        header: wire.Snapshot,
+        chunks: Iterator[bytes],
+        hurries: Callable[[], bool],
     ) -> None:
         """Stream a snapshot, or what the peer lacks of it, on a connection of its own.
+
+        Args:
+            chunks, hurries: see ``streams.send_snapshot``.
 
         Raises:
             SnapshotRefused: the peer does not want it.
@@ -224,7 +232,7 @@ class TcpTransport:
             raise OSError(f"{peer} is not a peer")
         reader, writer = await known.dial(wire.Hello.SNAPSHOT)
         try:
-            await send_snapshot(reader, writer, term, header, chunks)
+            await send_snapshot(reader, writer, term, header, chunks, hurries)
         finally:
             writer.close()
 

@@ -15,6 +15,7 @@ import structlog
 
 from consensus.engines.native.driver import Driver
 from consensus.engines.native.incoming import Announcement, Reception
+from consensus.engines.native.outgoing import HELD_COMMANDS_MAX
 from consensus.errors import ConsensusError, SnapshotRefused, StorageError
 from consensus.raft.configuration import Configuration, InvalidConfiguration
 from consensus.raft.messages import SnapshotMeta
@@ -97,6 +98,10 @@ class SnapshotStreams:
             self._driver.core.snapshot_reported(peer, arrived=arrived)
             self._wake()
 
+    def _hurries(self) -> bool:
+        """Whether the log may soon have to let go of what follows the snapshots on their way."""
+        return self._driver.outgoing.held_commands > HELD_COMMANDS_MAX // 2
+
     async def _offer(self, peer: NodeId) -> bool:
         outgoing = self._driver.outgoing
         try:
@@ -117,7 +122,8 @@ class SnapshotStreams:
         settle = outgoing.refused
         try:
             term = self._driver.core.term
-            await self._transport.send_snapshot(peer, term, header, snapshot.chunks())
+            chunks = snapshot.chunks()
+            await self._transport.send_snapshot(peer, term, header, chunks, self._hurries)
             settle = outgoing.arrived
         except STREAM_FAILURES as error:
             settle = outgoing.broke

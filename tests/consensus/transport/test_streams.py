@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -21,6 +21,7 @@ Pipe = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 HEADER = wire.Snapshot(id=b"a/1/1", index=50, term=2)
 CHUNKS = [bytes([number]) * 100 for number in range(10)]
 DATA = b"".join(CHUNKS)
+REAL_SLEEP = asyncio.sleep
 
 
 class Kept:
@@ -96,25 +97,59 @@ async def test_a_sender_that_reads_past_what_is_there_is_not_taken_for_dead(
     assert sink.came == [b""] * 9 + [DATA[900:]]
 
 
-async def test_a_sender_rests_longer_than_it_works_so_that_messages_go_first() -> None:
-    worked_s = 0.0
+class Laborious:
+    """Chunks that take a while each; how long all of them took."""
 
-    def laborious() -> Iterator[bytes]:
-        nonlocal worked_s
+    def __init__(self, each_s: float) -> None:
+        self.worked_s = 0.0
+        self._each_s = each_s
+
+    def chunks(self) -> Iterator[bytes]:
         for chunk in CHUNKS:
             began = time.monotonic()
-            while time.monotonic() < began + 0.005:
+            while time.monotonic() < began + self._each_s:
                 pass
-            worked_s += time.monotonic() - began
+            self.worked_s += time.monotonic() - began
             yield chunk
 
+
+async def rests_of(work: Laborious, hurries: Callable[[], bool] = lambda: False) -> list[float]:
+    """Send what takes work, and return how long the sender slept after each chunk, in seconds."""
+    slept: list[float] = []
+
+    async def sleep(delay_s: float) -> None:
+        slept.append(delay_s)
+        await REAL_SLEEP(0)
+
     sink = Kept(0)
-    async with receiving(sink) as (reader, writer):
-        began = time.monotonic()
-        await send_snapshot(reader, writer, 2, HEADER, laborious())
-        lasted_s = time.monotonic() - began
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams.asyncio, "sleep", sleep)
+        async with receiving(sink) as (reader, writer):
+            await send_snapshot(reader, writer, 2, HEADER, work.chunks(), hurries)
     assert b"".join(sink.came) == DATA
-    assert lasted_s >= 0.9 * (1 + streams.RESTS_PER_WORK) * worked_s, "work and rests"
+    return slept
+
+
+async def test_a_sender_rests_longer_than_it_works_so_that_messages_go_first() -> None:
+    work = Laborious(0.005)
+    slept = await rests_of(work)
+    assert len(slept) == len(CHUNKS)
+    assert sum(slept) >= streams.RESTS_PER_WORK * work.worked_s
+
+
+async def test_a_chunk_that_takes_long_is_no_reason_to_be_taken_for_dead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streams, "REST_MAX_S", 0.001)
+    assert set(await rests_of(Laborious(0.005))) == {0.001}
+
+
+async def test_a_sender_without_time_does_not_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not any(await rests_of(Laborious(0.001), lambda: True))
+    monkeypatch.setattr(streams, "RESTS_FOR_S", 0.003)
+    slept = await rests_of(Laborious(0.001))
+    assert slept[0] > 0
+    assert slept[-1] == 0
 
 
 @pytest.mark.parametrize(
