@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
 
 from chaos.toxid.registry import Registry
-from consensus.engines.native import outgoing
+from consensus.engines.native import outgoing, streams
 from consensus.engines.native.incoming import Announcement, IncomingSnapshots, Reception
 from consensus.engines.native.outgoing import OutgoingSnapshots
+from consensus.engines.native.streams import SnapshotStreams
 from consensus.errors import SnapshotRefused
 from consensus.raft.messages import AppendEntriesResponse, SnapshotMeta
 from consensus.statemachine import BytesSnapshot, StateSnapshot
 from consensus.storage.records import crc32c
 from consensus.storage.snapshots import StoredMeta
 from consensus.tls import TlsFiles, client_context, server_context
+from consensus.transport.tcp import TcpTransport, TransportConfig
 from tests.certificates import Authority
 from tests.consensus.native.groups import NAMES, PATIENCE_S, Group, started
 from tests.consensus.native.member import (
@@ -292,6 +295,35 @@ def test_the_log_does_not_grow_without_bound_for_a_member(monkeypatch: pytest.Mo
     member.driver.shorten_to_command(30)
     log = member.driver.core.log
     assert log.snapshot.index == log.last_index - 12
+
+
+async def test_a_stream_hurries_before_the_log_has_to_let_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(streams, "HELD_COMMANDS_MAX", 12)
+    member = leader(snapshot_entries=10)
+    go_on(member, *range(1, 6))
+    hurried: list[bool] = []
+
+    async def send(
+        peer: str, term: int, header: Any, chunks: Iterator[bytes], hurries: Callable[[], bool]
+    ) -> None:
+        for sequences in (range(6, 12), range(12, 13)):
+            go_on(member, *sequences)
+            hurried.append(hurries())
+
+    tasks: list[asyncio.Task[None]] = []
+
+    def spawn(work: Coroutine[None, None, None]) -> None:
+        tasks.append(asyncio.get_running_loop().create_task(work))
+
+    transport = TcpTransport(
+        TransportConfig(node_id="a", cluster="c", listen="127.0.0.1:0"), cast("Any", None)
+    )
+    monkeypatch.setattr(transport, "send_snapshot", send)
+    SnapshotStreams(member.driver, transport, spawn, lambda: None, pytest.fail).send("c")
+    await asyncio.gather(*tasks)
+    assert hurried == [False, True]
 
 
 # -- a running group --------------------------------------------------------------------------
