@@ -76,8 +76,12 @@ class Found:
 
     @property
     def ratio(self) -> float:
-        """Puts per second while the member caught up, to those before."""
-        return self.phases[1].rate / self.phases[0].rate
+        """Puts per second while the member caught up, to the mean of before and afterwards.
+
+        A machine that others use too may be twice as fast at one time as a minute later.
+        """
+        before, meanwhile, afterwards = self.phases
+        return 2 * meanwhile.rate / (before.rate + afterwards.rate)
 
 
 class Putters:
@@ -265,7 +269,8 @@ def main(
     console.print(table_of(found))
     first, last = found.terms
     console.print(
-        f"snapshots begun: {found.snapshots_sent}; term {first} before, {last} afterwards"
+        f"puts meanwhile: {found.ratio:.2f} of the mean of before and afterwards; snapshots begun: "
+        f"{found.snapshots_sent}; term {first} before, {last} afterwards"
     )
     if json_path is not None:
         json_path.write_text(json.dumps(attrs.asdict(found), indent=1))
