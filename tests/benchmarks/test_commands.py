@@ -119,25 +119,31 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def side_by_side_for_long(directory: Path) -> subprocess.Popen[bytes]:
+    """Start a benchmark that would take minutes."""
+    return subprocess.Popen(
+        command("sidebyside", "--client", "python", "--callers", "2", "--seconds", "60"),
+        env=environment(directory),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
 @pytest.mark.parametrize(
     ("how", "processes"),
     [
-        pytest.param(signal.SIGINT, 3, id="Ctrl-C while the servers start"),
-        pytest.param(signal.SIGTERM, 4, id="SIGTERM while the generator runs"),
+        pytest.param(signal.SIGINT, 4, id="Ctrl-C while the servers start"),
+        pytest.param(signal.SIGTERM, 5, id="SIGTERM while the generator runs"),
     ],
 )
 def test_interrupted_it_leaves_no_process(
     tmp_path: Path, how: signal.Signals, processes: int
 ) -> None:
-    options = ("--client", "python", "--callers", "2", "--seconds", "60")
-    with subprocess.Popen(
-        command("sidebyside", *options),
-        env=environment(tmp_path),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as process:
+    """``processes`` are the servers, the generator, and the guardian."""
+    started: list[int] = []
+    with side_by_side_for_long(tmp_path) as process:
         try:
             wait_until_sync(lambda: len(users_of(tmp_path)) == 3, 30, "three servers")
             wait_until_sync(
@@ -153,6 +159,15 @@ def test_interrupted_it_leaves_no_process(
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_killed_it_leaves_no_process(tmp_path: Path) -> None:
+    with side_by_side_for_long(tmp_path) as process:
+        try:
+            wait_until_sync(lambda: len(users_of(tmp_path)) == 3, 30, "three servers")
+        finally:
+            process.kill()
+    wait_until_sync(lambda: not users_of(tmp_path), 30, "no server is left")
 
 
 def rows(tmp_path: Path, *arguments: str) -> list[list[str]]:
