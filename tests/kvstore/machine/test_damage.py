@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -53,9 +52,11 @@ def test_an_unreadable_file_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_too_little_address_space_is_said_plainly(tmp_path: Path) -> None:
     code = f"""
+import resource
 from pathlib import Path
 from consensus.errors import StorageError
 from kvstore.machine import KVStateMachine
+resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33))
 try:
     KVStateMachine(Path({str(tmp_path)!r}))
 except StorageError as error:
@@ -67,7 +68,6 @@ except StorageError as error:
         text=True,
         timeout=60,
         check=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33)),
     )
     assert "64 GiB of address space" in limited.stdout
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterator
+from operator import truediv
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,7 @@ async def test_ten_thousand_watchers_of_other_keys_slow_a_put_little(
         for hub, measured in ((nobody, alone_us), (many, watched_us)):
             real.sink = hub
             measured.append(put_us())
-    # The smallest of many is what the work costs; the rest is what else the machine did.
-    assert min(watched_us) < min(alone_us) * SLOWER_MAX
+    # Pairs, because the machine itself may be half as fast a moment later.
+    slower = statistics.median(map(truediv, watched_us, alone_us))
+    assert slower < SLOWER_MAX
     stream.close()
